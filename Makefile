@@ -1,0 +1,32 @@
+# `make help` lists what can be made; each target sets itself up.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint unit interop bench fuzz clean
+
+help: #? this list
+	@grep -E '^[a-z-]+:.*#\?' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*#\? */  make \1\t/' | expand -t 18
+
+setup: $(READY) #? make .venv with p2pstream and its development tools
+
+# The stamp is newer than pyproject.toml exactly when the environment holds what it asks for.
+$(READY): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+lint: $(READY) #? ruff and mypy --strict
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+unit: $(READY) #? the tests alone
+	$(BIN)/python -m pytest
+
+test: lint unit #? what CI runs: lint, types, tests
+
+clean: #? remove what was made here
+	rm -rf $(VENV) .cache build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
