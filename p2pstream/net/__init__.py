@@ -1,0 +1,1 @@
+"""Trio and sockets: streams, TLS, listening, dialling, h11. Knows nothing of proxying."""

@@ -1,0 +1,232 @@
+"""Byte streams as the rest of the program sees them: TCP here, TLS in `tls`, agents' in `agents`.
+
+Rules:
+
+1. Try first, wait second: `recv` and `send` are called straight away and a task waits only on
+   `BlockingIOError`. Where nothing can be there yet, `receive_later` waits first and saves a
+   failed call.
+2. Be fair all the same: after `_TURNS` calls that did not wait, one checkpoint.
+3. `close` is synchronous, never fails, and ends every wait on the stream; what has been handed
+   to `send` and returned is with the kernel by then.
+4. Errors are `StreamError`s only: `StreamBroken` theirs, `StreamClosed` ours, `DeadlineExpired`.
+"""
+
+from __future__ import annotations
+
+import socket
+from abc import ABC, abstractmethod
+from contextlib import suppress
+from typing import Final
+
+import trio
+
+from p2pstream.errors import StreamClosed
+from p2pstream.net.reactor import Waits, broken, current_reactor
+
+# Calls without waiting before other tasks get their turn. At 64 KiB a call this is a megabyte,
+# about a millisecond.
+_TURNS: Final = 16
+
+Bytes = bytes | bytearray | memoryview
+
+
+class Stream(ABC):
+    """An ordered byte stream, both ways, each direction ending on its own.
+
+    At most one task receives and one sends at a time.
+    """
+
+    __slots__ = ()
+
+    @property
+    @abstractmethod
+    def waits(self) -> Waits:
+        """Where tasks wait for this stream: its `deadline`, and whether the peer hung up."""
+
+    @abstractmethod
+    async def receive(self, max_bytes: int) -> bytes:
+        """Up to `max_bytes` bytes as soon as there are any; `b""` once the peer has ended."""
+
+    async def receive_later(self, max_bytes: int) -> bytes:
+        """As `receive`, for when nothing can have arrived yet: waits first."""
+        return await self.receive(max_bytes)
+
+    def receive_nowait(self, max_bytes: int) -> bytes | None:
+        """What is there now, `b""` at the end; None when one would have to wait."""
+        return None
+
+    @abstractmethod
+    async def send(self, data: Bytes) -> None:
+        """Hand all of `data` on, waiting while the peer does not take it."""
+
+    @abstractmethod
+    def try_send(self, data: Bytes) -> int:
+        """Take as many bytes of `data` as is possible without waiting; 0 means wait (`flush`)."""
+
+    @abstractmethod
+    async def flush(self) -> None:
+        """Wait until `try_send` may take something again."""
+
+    @abstractmethod
+    async def send_eof(self) -> None:
+        """End our sending direction; receiving goes on."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """End both directions now. Idempotent; tasks that wait here get `StreamClosed`."""
+
+    @abstractmethod
+    def abort(self) -> None:
+        """As `close`, and tell the peer that what it has is not whole (TCP: reset)."""
+
+    @abstractmethod
+    def is_quiet(self) -> bool:
+        """Whether an idle connection looks usable: open, and nothing has arrived on it."""
+
+
+class TcpStream(Stream):
+    """A connected TCP socket. Owns the socket, which must be non-blocking."""
+
+    __slots__ = ("_closed", "_fd", "_reactor", "_recv", "_send", "_turns", "_waits", "sock")
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self._fd = sock.fileno()
+        self._recv = sock.recv
+        self._send = sock.send
+        self._turns = _TURNS
+        self._closed = False
+        self._waits = Waits()
+        self._reactor = current_reactor()
+        self._reactor.add_socket(self._fd, self._waits)
+
+    @property
+    def waits(self) -> Waits:
+        """See `Stream`."""
+        return self._waits
+
+    async def receive(self, max_bytes: int) -> bytes:
+        """See `Stream`."""
+        if self._closed:
+            raise StreamClosed("receive on a closed stream")
+        waits = self._waits
+        try:
+            while True:
+                try:
+                    data = self._recv(max_bytes)
+                    break
+                except BlockingIOError:
+                    self._turns = _TURNS
+                    await waits.wait_read()
+        except OSError as error:
+            raise broken(error) from error
+        waits.ready = len(data) == max_bytes
+        self._turns -= 1
+        if self._turns <= 0:
+            self._turns = _TURNS
+            await trio.lowlevel.checkpoint()
+        return data
+
+    async def receive_later(self, max_bytes: int) -> bytes:
+        """See `Stream`."""
+        waits = self._waits
+        if not (waits.ready or waits.hung_up or self._closed):
+            self._turns = _TURNS
+            await waits.wait_read()
+        return await self.receive(max_bytes)
+
+    def receive_nowait(self, max_bytes: int) -> bytes | None:
+        """See `Stream`."""
+        if self._closed:
+            raise StreamClosed("receive on a closed stream")
+        try:
+            data = self._recv(max_bytes)
+        except BlockingIOError:
+            return None
+        except OSError as error:
+            raise broken(error) from error
+        if len(data) == max_bytes:  # there may be more, and its edge may be past (reactor, rule 1)
+            self._waits.ready = True
+        return data
+
+    def try_send(self, data: Bytes) -> int:
+        """See `Stream`."""
+        if self._closed:
+            raise StreamClosed("send on a closed stream")
+        try:
+            return self._send(data)
+        except BlockingIOError:
+            return 0
+        except OSError as error:
+            raise broken(error) from error
+
+    async def flush(self) -> None:
+        """See `Stream`."""
+        self._turns = _TURNS
+        await self._waits.wait_write()
+
+    async def send(self, data: Bytes) -> None:
+        """See `Stream`."""
+        if self._closed:
+            raise StreamClosed("send on a closed stream")
+        try:
+            sent = self._send(data)
+            if sent == len(data):
+                self._turns -= 1
+                if self._turns <= 0:
+                    self._turns = _TURNS
+                    await trio.lowlevel.checkpoint()
+                return
+        except BlockingIOError:
+            sent = 0
+        except OSError as error:
+            raise broken(error) from error
+        with memoryview(data) as view:
+            while sent < len(view):
+                await self.flush()
+                sent += self.try_send(view[sent:])
+
+    async def send_eof(self) -> None:
+        """See `Stream`."""
+        if self._closed:
+            raise StreamClosed("send_eof on a closed stream")
+        await trio.lowlevel.checkpoint()
+        with suppress(OSError):  # the peer may be gone already: then there is nobody to tell
+            self.sock.shutdown(socket.SHUT_WR)
+
+    def close(self) -> None:
+        """See `Stream`."""
+        if not self._closed:
+            self._closed = True
+            self._reactor.remove_socket(self._fd, self._waits)
+            self.sock.close()
+
+    def abort(self) -> None:
+        """See `Stream`."""
+        if not self._closed:
+            with suppress(OSError):
+                self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+        self.close()
+
+    def is_quiet(self) -> bool:
+        """See `Stream`."""
+        waits = self._waits
+        if self._closed or waits.hung_up:
+            return False
+        if not waits.ready:
+            return True
+        try:
+            self.sock.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            waits.ready = False  # the flag was left by bytes that have been read since
+            return True
+        except OSError:
+            return False
+        return False  # the peer ended, or spoke out of turn: neither can carry a request
+
+    def __repr__(self) -> str:
+        return f"<TcpStream fd={self._fd}{' closed' if self._closed else ''}>"
+
+
+# struct linger {on, 0 seconds}: close() then sends RST instead of FIN (socket(7)).
+_RESET_ON_CLOSE: Final = b"\x01\x00\x00\x00\x00\x00\x00\x00"
