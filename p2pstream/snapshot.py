@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import ipaddress
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from attrs import frozen
@@ -21,7 +22,7 @@ from p2pstream.policy.route import RouteTable
 from p2pstream.policy.tables import Tables
 from p2pstream.wire.http1.serialize import field_lines, status_line
 
-TlsSettings = tuple[bool, str | None, str]
+TlsSettings = tuple[bool, Path | None, str]
 """(skip verification, CA file, server name): what makes two TLS connections different."""
 
 
@@ -110,8 +111,8 @@ def _target_plan(target: Target, templates: Mapping[str, str]) -> StaticReply | 
     origin = target.url
     tls: TlsSettings | None = None
     if origin.tls:
-        ca_file = str(target.tls_ca_file) if target.tls_ca_file else None
-        tls = (target.tls_skip_verify, ca_file, target.tls_server_name or origin.host)
+        name = target.tls_server_name or origin.host
+        tls = (target.tls_skip_verify, target.tls_ca_file, name)
     return TargetPlan(
         origin=origin,
         headers=_headers(target, origin),

@@ -1,0 +1,1 @@
+"""The hot path: `server` (connections), `exchange` (one request), `forward`, `upstream`, `pump`."""

@@ -1,0 +1,217 @@
+"""Forward one request on one upstream connection, its answer back with `respond` (spec §5).
+
+Whose failure it is depends on where it happens, so every await that can fail is translated next
+to itself: before the response head to the endings of spec §5, after it to a cut connection.
+
+While the request lasts, a client that hangs up dooms the upstream connection: whatever waits for
+the origin ends at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from math import inf
+from typing import TYPE_CHECKING, Final
+
+import attrs
+import trio
+
+from p2pstream.errors import (
+    AgentDisconnected,
+    ClientCancelled,
+    DeadlineExpired,
+    Fault,
+    P2PStreamError,
+    RequestTimeout,
+    ResponseHeaderTimeout,
+    StreamError,
+    TunnelLost,
+    UpstreamClosed,
+)
+from p2pstream.policy.forward import (
+    forwarded_trailers,
+    max_forwards_line,
+    request_block,
+    upgrade_lines,
+)
+from p2pstream.policy.retry import may_retry_pooled
+from p2pstream.proxy.body import RequestBody
+from p2pstream.proxy.response import CHUNKED, Stale, lost, respond
+from p2pstream.proxy.upstream import Upstream
+from p2pstream.snapshot import TargetPlan
+from p2pstream.wire.http1.head import Fields
+from p2pstream.wire.http1.serialize import chunk, last_chunk
+
+if TYPE_CHECKING:
+    from p2pstream.proxy.exchange import Exchange
+
+# A kept-alive connection has room for this much whatever the kernel's settings (tcp(7), tcp_wmem:
+# 16 KiB are the least it starts with): the kernel takes all of it or nothing.
+_ALL_OR_NOTHING: Final = 16 * 1024
+
+
+async def forward(
+    x: Exchange, plan: TargetPlan, upstream: Upstream, reconnect: Callable[[], Awaitable[Upstream]]
+) -> None:
+    """Send the request on `upstream` and relay the answer; gives the connection back or closes it.
+
+    When a kept-alive connection is found dead before any answer, the request goes once more, on
+    what `reconnect` makes, if that is safe.
+    """
+    client = x.connection.stream.waits
+    try:
+        upgrade, request = _request(x, plan)
+        try:
+            reusable = await _attempt(x, plan, upstream, request, upgrade)
+        except Stale as stale:
+            upstream.stream.abort()
+            if not (stale.unsent or may_retry_pooled(x.head.method, x.body is not None)):
+                raise UpstreamClosed(f"kept-alive connection: {stale}") from stale
+            upstream = await reconnect()
+            reusable = await _attempt(x, plan, upstream, request, upgrade)
+    except BaseException:
+        upstream.stream.abort()
+        raise
+    finally:
+        client.watcher = None
+    if reusable and not client.hung_up:  # or else it may be doomed
+        upstream.pool.give(upstream, x.connection.server.reactor.now)
+    else:
+        upstream.stream.close()
+
+
+async def _attempt(
+    x: Exchange, plan: TargetPlan, upstream: Upstream, request: bytes, upgrade: bytes
+) -> bool:
+    """Send and relay; returns whether the connection may be used again."""
+    stream = upstream.stream
+    waits = stream.waits
+    client = x.connection.stream.waits
+    if client.hung_up:
+        raise ClientCancelled("the client hung up")
+    client.watcher = waits.doom
+    waits.stall_seconds = plan.response_timeout
+    waits.deadline = x.connection.server.reactor.after(plan.response_timeout)
+    try:
+        await stream.send(request)
+    except StreamError as error:
+        _not_sent(x, request, error)
+    if x.body is not None and not x.body.complete:
+        return await _with_upload(x, plan, upstream, x.body)
+    return await respond(x, upstream, upgrade)
+
+
+def _not_sent(x: Exchange, request: bytes, error: StreamError) -> None:
+    """Sending failed. An origin may answer and close before it has read all: that is for `respond`.
+
+    But of a short request on a kept-alive connection nothing was sent then.
+    """
+    ending = lost(x, error)
+    if not isinstance(ending, (Stale, UpstreamClosed)):
+        raise ending from error
+    if isinstance(ending, Stale) and len(request) <= _ALL_OR_NOTHING:
+        ending.unsent = True
+        raise ending from error
+
+
+# --- the request ----------------------------------------------------------------------------
+
+
+def _request(x: Exchange, plan: TargetPlan) -> tuple[bytes, bytes]:
+    """(the upgrade asked for, the head for the origin with what has come of the body).
+
+    The field lines of a connection's last request are kept.
+    """
+    head = x.head
+    fields = head.fields
+    connection = x.connection
+    if fields.expect is not None and not head.minor_version:
+        fields = _unexpecting(fields)
+    if connection.memo_plan is plan and connection.memo_for is fields:
+        block = connection.memo_block
+    else:
+        block = request_block(fields, connection.hop, head.authority, plan.headers)
+        if not head.absolute:  # then the authority, which the block depends on, is in the fields
+            connection.memo_plan = plan
+            connection.memo_for = fields
+            connection.memo_block = block
+    if fields.max_forwards is not None:
+        block += max_forwards_line(head.method, fields)
+    first = upgrade = b""
+    if x.body is not None:
+        framing = CHUNKED if fields.chunked else b"Content-Length: %d\r\n" % (x.body.length or 0)
+        first = _framed(x.body, x.body.take_buffered())
+    else:
+        framing = b"" if fields.content_length is None else b"Content-Length: 0\r\n"
+        if fields.upgrade is not None and head.minor_version:  # RFC 9110 §7.8: not in HTTP/1.0
+            upgrade = upgrade_lines(fields)
+    request = (
+        head.method, b" ", head.target, b" HTTP/1.1\r\n", block, framing, upgrade, b"\r\n", first
+    )  # fmt: skip
+    return upgrade, b"".join(request)
+
+
+def _unexpecting(fields: Fields) -> Fields:
+    """Without `Expect`, which is ignored in HTTP/1.0 (RFC 9110 §10.1.1)."""
+    return attrs.evolve(fields, lines=[line for line in fields.lines if line[0] != b"expect"])
+
+
+def _framed(body: RequestBody, pieces: list[bytes]) -> bytes:
+    """Payload pieces as they go to the origin: as they are, or in the chunked coding."""
+    if body.length is not None:
+        return b"".join(pieces)
+    framed = chunk(pieces)
+    if body.complete:
+        framed += last_chunk(forwarded_trailers(body.trailers))
+    return framed
+
+
+async def _with_upload(
+    x: Exchange, plan: TargetPlan, upstream: Upstream, body: RequestBody
+) -> bool:
+    """Send the rest of the body while the answer may already come."""
+    waits = upstream.stream.waits
+    faults: list[P2PStreamError] = []
+    reusable = False
+
+    async def upload() -> None:
+        fault = await _upload(x, upstream, body)
+        if fault is not None:
+            faults.append(fault)
+            nursery.cancel_scope.cancel()
+        elif x.first_byte is None:
+            waits.deadline = x.connection.server.reactor.after(plan.response_timeout)
+
+    waits.deadline = inf  # of the response: it may be late while the request still comes
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(upload)
+        try:
+            reusable = await respond(x, upstream, b"")
+        except P2PStreamError as fault:
+            faults.append(fault)
+        nursery.cancel_scope.cancel()
+    if faults:
+        raise faults[0]
+    return reusable and body.complete
+
+
+async def _upload(x: Exchange, upstream: Upstream, body: RequestBody) -> Fault | None:
+    """Move the rest of the body; returns what ends the whole exchange.
+
+    An origin that has begun to answer need not take the rest, and its client need not send it.
+    """
+    send = upstream.stream.send
+    try:
+        while not body.complete:
+            await send(_framed(body, await body.read()))
+    except RequestTimeout as fault:
+        return None if x.responding else fault
+    except Fault as fault:  # the client's
+        return fault
+    except DeadlineExpired:
+        return None if x.responding else ResponseHeaderTimeout("the origin takes no more")
+    except TunnelLost as error:
+        return None if x.responding else AgentDisconnected(str(error))
+    except StreamError:
+        pass  # the origin stopped listening: its answer, or its end, says why
+    return None
