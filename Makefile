@@ -28,5 +28,15 @@ unit: $(READY) #? the tests alone
 
 test: lint unit #? what CI runs: lint, types, tests
 
+demo: $(READY) #? a server, two agents and an origin at work, on this machine
+	$(BIN)/python tests/demo/demo.py
+
+interop: $(READY) #? against the real hashicorp/yamux in Go, both ways (installs Go if there is none)
+	tests/interop/run.sh
+
+bench: $(READY) #? beside HAProxy, nginx, Caddy, Traefik and Go (installs what it lacks)
+	tests/bench/setup.sh
+	$(BIN)/python tests/bench/run.py
+
 clean: #? remove what was made here
 	rm -rf $(VENV) .cache build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -54,7 +54,10 @@ def _imports(path: Path) -> Iterator[tuple[str, int]]:
         elif isinstance(node, ast.ImportFrom) and node.lineno not in typing_only:
             assert node.level == 0, f"{path}:{node.lineno}: relative import"
             assert node.module is not None
-            yield node.module, node.lineno
+            for alias in node.names:
+                inner = ROOT.parent.joinpath(*node.module.split("."), alias.name)
+                is_module = inner.with_suffix(".py").exists() or inner.is_dir()
+                yield f"{node.module}.{alias.name}" if is_module else node.module, node.lineno
 
 
 def test_every_room_is_drawn() -> None:

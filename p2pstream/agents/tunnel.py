@@ -1,0 +1,467 @@
+"""A tunnel: one Yamux session driven over one connection, the server's side or the agent's.
+
+    tunnel = Tunnel(connection, client=True, serve=handle)     the agent
+    tunnel = Tunnel(connection, client=False)                  the server
+    await tunnel.run()                                         until it ends; never raises for it
+
+Tasks, and what each still says when it is cancelled:
+
+* The reader (in `run`'s own task) feeds the session and wakes the tasks of the streams that have
+  news. The writer sends what did not go straight out. Keepalive proves that the peer answers.
+  These three live and end together with the tunnel; whoever of them meets the end of the
+  connection, or a breach of protocol, ends the tunnel. Cancelling `run` ends it at once; to be
+  polite, `drain` or `close` first, which say GoAway.
+* A task per stream the peer opened (`serve`), in the tunnel's nursery: ends with its stream at
+  the latest, closed if it returned, reset if it failed. Cancelled with the tunnel.
+* The tasks that use streams are not the tunnel's. Cancelling one never concerns the session: a
+  cancelled `open` resets its stream, a cancelled `send` or `receive` see `tunnel_stream`.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections.abc import Awaitable, Callable
+from math import inf
+from typing import Final
+
+import trio
+
+from p2pstream.agents.tunnel_stream import TunnelStream
+from p2pstream.errors import (
+    AgentDialFailed,
+    AgentDialTimeout,
+    AgentDisconnected,
+    DeadlineExpired,
+    Fault,
+    StreamBroken,
+    StreamClosed,
+    StreamError,
+    TunnelLost,
+)
+from p2pstream.net.stream import Bytes, Stream, TcpStream
+from p2pstream.wire.opening import OpeningError, OpeningReader, OpenRequest, Verdict
+from p2pstream.wire.yamux import stream as yamux
+from p2pstream.wire.yamux.frame import HEADER_BYTES, GoAwayCode, ProtocolError
+from p2pstream.wire.yamux.session import ACCEPT_BACKLOG, Session
+from p2pstream.wire.yamux.turns import SMALL_REST
+
+_log = logging.getLogger("p2pstream.agents.tunnel")
+
+# Spec §8: a ping every 20 s, answered within 10 s.
+PING_SECONDS: Final = 20.0
+PONG_SECONDS: Final = 10.0
+# A line full of bulk may delay an answer while bytes keep coming, which proves the peer as well:
+# then the answer may take this much longer. A silent peer gets `PONG_SECONDS` and no more.
+_BUSY_EXTENSIONS: Final = 2
+
+# One read: four full frames, or some hundred small ones.
+READ_BYTES: Final = 256 * 1024
+
+# Small frames collected for one system call before it is made all the same.
+_MOST_CORKED: Final = 64
+
+# What the kernel may hold unsent of ours. Whatever stands there is ahead of every later frame:
+# at 10 Mbit/s, 128 KiB is a tenth of a second, the kernel's default of megabytes several.
+_UNSENT_IN_KERNEL: Final = 128 * 1024
+_TCP_NOTSENT_LOWAT: Final = 25  # tcp(7); the socket module does not name it
+
+Serve = Callable[[TunnelStream], Awaitable[None]]
+"""What an agent does with a stream; when it returns, the stream is closed."""
+
+
+class Tunnel:
+    """Drives one session over `connection`, which it owns from here on."""
+
+    def __init__(self, connection: Stream, *, client: bool, serve: Serve | None = None) -> None:
+        self.session = Session(client=client)
+        self.leaving = trio.Event()
+        """Set when the peer said GoAway, or when the tunnel ended: open no more streams here."""
+        self.reason: StreamError | None = None
+        """Why the tunnel ended; None while it has not."""
+        self.proven_at = -inf
+        """Trio time of the last answered ping: when the peer was last known to be there."""
+        self.received = 0
+        self.sent = 0
+        """Bytes of the connection, frames included."""
+        self._connection = connection
+        self._serve = serve
+        self._nursery: trio.Nursery | None = None
+        self._unsent: memoryview | None = None  # goes before everything else; the writer's
+        self._parked: trio.lowlevel.Task | None = None  # the writer, while it has nothing to do
+        self._corked = False  # small frames wait for one another until the writer's turn
+        self._corks = 0  # how many wait
+        self._heard = False  # something arrived since the last ping
+        self._ping = 0
+        self._pinged_at = 0.0
+        self._pong = trio.Event()
+        self._opening = 0
+        self._lingering: set[yamux.Stream] = set()  # closed by us since the last ping, ...
+        self._lingering_longer: set[yamux.Stream] = set()  # ... or before it; not by the peer
+        self._idle: trio.Event | None = None  # no stream is open, while draining
+        limit_unsent(connection)
+
+    # --- what the program asks -----------------------------------------------------------------
+
+    @property
+    def streams(self) -> int:
+        """How many streams are open."""
+        return len(self.session.streams)
+
+    @property
+    def round_trip(self) -> float | None:
+        """The path's round trip in seconds, once measured."""
+        return self.session.round_trip.seconds
+
+    async def run(self) -> None:
+        """Drive the tunnel until it ends, by whatever end; `reason` says which."""
+        try:
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                if self.reason is not None:
+                    return
+                nursery.start_soon(self._ending_with_it, self._write)
+                nursery.start_soon(self._ending_with_it, self._keep_alive)
+                await self._ending_with_it(self._read)
+                nursery.cancel_scope.cancel()
+        finally:
+            self.end(TunnelLost("the tunnel was shut down"))
+
+    async def open(
+        self,
+        host: str,
+        port: int,
+        *,
+        request_id: str,
+        timeout_seconds: float,
+    ) -> TunnelStream:
+        """A connection to `host`, `port`, dialled by the agent (spec §8).
+
+        Errors: `AgentDisconnected`, `AgentDialFailed`, `AgentDialTimeout`.
+        """
+        stream = self._open_stream()
+        stream.waits.deadline = trio.current_time() + timeout_seconds
+        self._opening += 1
+        try:
+            self.session.send(stream.core, OpenRequest(request_id, host, port).encode())
+            self.push()
+            verdict = Verdict.parse(await receive_opening(stream))
+            if not verdict.ok:
+                raise verdict.fault()
+        except BaseException as error:
+            stream.abort()
+            fault = _fault_of(error, timeout_seconds)
+            if fault is None:
+                raise
+            raise fault from error
+        finally:
+            self._opening -= 1
+        stream.waits.deadline = inf
+        return stream
+
+    def _open_stream(self) -> TunnelStream:
+        if self.reason is not None:
+            raise AgentDisconnected(str(self.reason))
+        if self._opening >= ACCEPT_BACKLOG:  # the peer would have to refuse one more
+            raise AgentDialFailed(f"the agent leaves {self._opening} streams unanswered")
+        try:
+            return TunnelStream(self, self.session.open())
+        except StreamClosed as error:
+            raise AgentDisconnected(str(error)) from error
+
+    async def drain(self) -> None:
+        """Say GoAway, so that the peer opens no more; return when the last stream has ended.
+
+        The tunnel itself goes on: `close` it, or cancel `run`.
+        """
+        if not self.session.going_away:
+            self.session.go_away()
+            self.push()
+        self._idle = trio.Event()
+        self._note_idle()
+        await self._idle.wait()
+
+    def close(self, code: GoAwayCode = GoAwayCode.NORMAL) -> None:
+        """Say GoAway as far as that takes no waiting, and end the tunnel."""
+        if self.reason is None:
+            self.session.go_away(code)
+            self.push()
+            self.end(TunnelLost("the tunnel was closed"))
+
+    def end(self, reason: StreamError) -> None:
+        """Break every stream with `reason` and close the connection. Idempotent."""
+        if self.reason is not None:
+            return
+        self.reason = reason
+        self.session.end(reason)
+        self._dispatch()
+        self._connection.close()
+        self.leaving.set()
+        self._note_idle()
+        if self._nursery is not None:
+            self._nursery.cancel_scope.cancel()
+
+    # --- what its streams ask ------------------------------------------------------------------
+
+    def send_now(self, core: yamux.Stream, data: Bytes) -> int:
+        """Send as much of `data` as one frame carries, past no one; how much. 0: wait your turn."""
+        session = self.session
+        if self._unsent is not None:
+            return 0
+        corked = self._corked and len(data) <= SMALL_REST and self._corks < _MOST_CORKED
+        if session.has_output and not corked:
+            self.push()
+            if self._unsent is not None or not core.sending:
+                return 0
+        frame = session.frame(core, data)
+        if not frame:
+            return 0
+        if corked:
+            session.queue(frame)
+            self._corks += 1
+            self._wake_writer()
+        else:
+            self._offer(frame)
+        return len(frame) - HEADER_BYTES
+
+    def grant(self, core: yamux.Stream) -> None:
+        """The reader of `core` took bytes: tell the peer if that is due."""
+        session = self.session
+        session.update_window(core, trio.current_time())
+        if session.has_output:
+            if self._corked:
+                self._wake_writer()
+            else:
+                self.push()
+
+    def close_stream(self, core: yamux.Stream) -> None:
+        """End a stream nobody uses any more: in order if all was read, else by a reset."""
+        session = self.session
+        if core.inbox or core.state is yamux.State.IDLE:
+            session.reset(core)
+        elif core.sending and not core.fin_queued:
+            session.finish(core)
+        if core.id in session.streams:
+            self._lingering.add(core)
+        self.push()
+
+    def reset_stream(self, core: yamux.Stream) -> None:
+        """Cut a stream in both directions."""
+        self.session.reset(core)
+        self.push()
+
+    def push(self) -> None:
+        """Send what waits, as far as the connection takes it now; the writer has the rest."""
+        session = self.session
+        self._corks = 0
+        while self._unsent is None and session.has_output and self.reason is None:
+            batch = session.next_batch()
+            if batch and not self._offer(batch[0] if len(batch) == 1 else b"".join(batch)):
+                break
+        self._dispatch()
+        self._note_idle()
+
+    # --- the three tasks -----------------------------------------------------------------------
+
+    async def _ending_with_it(self, task: Callable[[], Awaitable[None]]) -> None:
+        """Run `task`; a `StreamError` out of it ends the tunnel."""
+        try:
+            await task()
+        except StreamError as error:
+            self.end(error if isinstance(error, TunnelLost) else TunnelLost(str(error)))
+
+    async def _read(self) -> None:
+        receive = self._connection.receive
+        session = self.session
+        while True:
+            data = await receive(READ_BYTES)
+            if not data:
+                session.receive_eof()
+                raise TunnelLost("the peer closed the connection")
+            self.received += len(data)
+            self._heard = True
+            try:
+                session.receive_data(data)
+            except ProtocolError as error:
+                self._say_goodbye(error)
+                raise
+            if self._dispatch() > 1:
+                self._corked = True
+            self._note_idle()
+            if session.pongs:
+                self._take_pongs()
+            if session.peer_going_away:
+                self.leaving.set()
+            if session.has_output:
+                self.push()
+            if len(data) == READ_BYTES:
+                await trio.lowlevel.checkpoint()  # who got something takes it before we go on
+
+    async def _write(self) -> None:
+        while True:
+            rest = self._unsent
+            if rest is not None:
+                # Tried again although it failed just now: readiness in between told nobody.
+                self._unsent = None
+                if not self._offer(rest) and self.reason is None:
+                    await self._connection.flush()
+            elif self.session.has_output:
+                self._corked = self._corks > 1  # one alone has waited for nothing
+                self.push()
+            else:
+                self._parked = trio.lowlevel.current_task()
+                await trio.lowlevel.wait_task_rescheduled(self._abort_parking)
+
+    async def _keep_alive(self) -> None:
+        while True:
+            self._ping = (self._ping + 1) & 0xFFFF_FFFF
+            self._pinged_at = trio.current_time()
+            self._pong = trio.Event()
+            self._heard = False
+            self.session.ping(self._ping)
+            self.push()
+            await self._wait_for_pong()
+            self._reset_lingering()
+            await trio.sleep_until(self._pinged_at + PING_SECONDS)
+
+    async def _wait_for_pong(self) -> None:
+        """Errors: `TunnelLost` when the peer is not there any more."""
+        for _ in range(1 + _BUSY_EXTENSIONS):
+            with trio.move_on_after(PONG_SECONDS):
+                await self._pong.wait()
+                return
+            if not self._heard:
+                break
+            self._heard = False
+        waited = trio.current_time() - self._pinged_at
+        raise TunnelLost(f"no answer to a keepalive ping within {waited:.0f} s")
+
+    def _abort_parking(self, _raise_cancel: object) -> trio.lowlevel.Abort:
+        self._parked = None
+        return trio.lowlevel.Abort.SUCCEEDED
+
+    def _wake_writer(self) -> None:
+        task = self._parked
+        if task is not None:
+            self._parked = None
+            trio.lowlevel.reschedule(task)
+
+    # --- details -------------------------------------------------------------------------------
+
+    def _offer(self, data: Bytes) -> bool:
+        """Give `data` to the connection; False if it did not take all, or is gone."""
+        try:
+            taken = self._connection.try_send(data)
+            if taken != len(data):
+                data = memoryview(data)
+                while taken and len(data) > taken:
+                    self.sent += taken
+                    data = data[taken:]
+                    taken = self._connection.try_send(data)
+        except StreamError as error:
+            self.end(TunnelLost(str(error)))
+            return False
+        self.sent += taken
+        if taken == len(data):
+            return True
+        self._unsent = memoryview(data)
+        self._wake_writer()
+        return False
+
+    def _dispatch(self) -> int:
+        """Wake the tasks of the streams that have news; how many streams these are."""
+        touched = self.session.take_touched()
+        for core in touched:
+            bits, core.touched = core.touched, 0
+            stream = core.owner
+            if stream is not None:
+                stream.wake(bits, self.reason)
+            elif bits & yamux.OPENED:
+                self._admit(core, bits)
+            elif core.inbox:  # closed by us, and the peer goes on sending
+                self.session.reset(core)
+        return len(touched)
+
+    def _admit(self, core: yamux.Stream, bits: int) -> None:
+        """A stream the peer opened; only agents take any."""
+        nursery = self._nursery
+        if self._serve is None or nursery is None or self.reason is not None:
+            self.session.reset(core)
+            return
+        self.session.accept(core)
+        if not bits & yamux.BROKEN:
+            nursery.start_soon(self._serve_stream, self._serve, TunnelStream(self, core))
+
+    async def _serve_stream(self, serve: Serve, stream: TunnelStream) -> None:
+        try:
+            await serve(stream)
+            stream.close()
+        except StreamError:
+            pass  # its peer is told by the reset below
+        except Exception:  # noqa: BLE001 - a bulkhead: one stream's fault is not the tunnel's
+            _log.exception("a stream of the tunnel failed")
+        finally:
+            stream.abort()
+
+    def _note_idle(self) -> None:
+        if self._idle is not None and not self.session.streams:
+            self._idle.set()
+
+    def _reset_lingering(self) -> None:
+        """Streams that we closed before the last ping and the peer still has not: cut them."""
+        for core in self._lingering_longer:
+            self.session.reset(core)
+        self._lingering_longer, self._lingering = self._lingering, set()
+        self.push()
+
+    def _take_pongs(self) -> None:
+        pongs = self.session.pongs
+        if self._ping in pongs and not self._pong.is_set():
+            self.proven_at = trio.current_time()
+            self.session.round_trip.record(self.proven_at - self._pinged_at)
+            self._pong.set()
+        pongs.clear()
+
+    def _say_goodbye(self, error: ProtocolError) -> None:
+        """Tell a peer that broke the protocol, if we are not in the middle of a frame."""
+        if error.answer is not None and self._unsent is None:
+            self.session.go_away(error.answer)
+            self.push()
+
+
+async def receive_opening(stream: Stream) -> bytes:
+    """The JSON of the opening frame, and not a byte of what follows it.
+
+    Errors: `OpeningError`; those of the stream.
+    """
+    reader = OpeningReader()
+    while True:
+        data = await stream.receive(reader.missing)
+        if not data:
+            reader.receive_eof()
+        payload = reader.receive_data(data)
+        if payload is not None:
+            return payload
+
+
+def _fault_of(error: BaseException, timeout_seconds: float) -> Fault | None:
+    """What a failed opening is for the request; None: not a failure of it."""
+    if isinstance(error, Fault):
+        return error
+    if isinstance(error, DeadlineExpired):
+        return AgentDialTimeout(f"no answer from the agent within {timeout_seconds} s")
+    if isinstance(error, TunnelLost):
+        return AgentDisconnected(str(error))
+    if isinstance(error, StreamBroken):
+        return AgentDialFailed("the agent reset the stream")
+    if isinstance(error, OpeningError):
+        return AgentDialFailed(f"the agent's answer: {error}")
+    return None
+
+
+def limit_unsent(connection: Stream) -> None:
+    """Keep the kernel's queue short, so that frames are ordered by us and not by it."""
+    while (inner := getattr(connection, "inner", None)) is not None:
+        connection = inner
+    if isinstance(connection, TcpStream):
+        connection.sock.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, _UNSENT_IN_KERNEL)

@@ -1,0 +1,50 @@
+"""The admin token: who may ask the API. Compared in constant time; kept as a hash, or generated.
+
+Without `admin_token_hash` a token is generated once and kept in `state_dir/admin-token` (0600), so
+that whoever can read that file, the operator on the host, is the administrator.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+from pathlib import Path
+from typing import Final
+
+from p2pstream.config.model import Management
+from p2pstream.config.scalars import TokenHash
+from p2pstream.errors import CommandError
+from p2pstream.net.http import Request, Response
+
+log = logging.getLogger(__name__)
+
+_TOKEN_BYTES: Final = 32
+UNAUTHORIZED: Final = Response.text(401, "unauthorized", (("www-authenticate", "Bearer"),))
+
+
+def token_file(state_dir: Path) -> Path:
+    """Where a generated token is kept."""
+    return state_dir / "admin-token"
+
+
+def open_admin(config: Management, state_dir: Path) -> TokenHash:
+    """The hash that requests are held to; makes a token if there is none. Error: `CommandError`."""
+    if config.admin_token_hash is not None:
+        return config.admin_token_hash
+    path = token_file(state_dir)
+    try:
+        if not path.exists():
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(descriptor, "w") as file:
+                file.write(secrets.token_urlsafe(_TOKEN_BYTES) + "\n")
+            log.info("made an admin token: %s", path)
+        return TokenHash.of(path.read_text().strip())
+    except OSError as error:
+        raise CommandError(f"{path}: {error.strerror}") from error
+
+
+def is_admin(request: Request, expected: TokenHash) -> bool:
+    """Whether the request carries the admin token as a Bearer credential (RFC 6750 §2.1)."""
+    scheme, _, token = (request.header("authorization") or "").partition(" ")
+    return scheme.lower() == "bearer" and expected.matches(token.strip().encode("latin-1"))

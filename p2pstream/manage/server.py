@@ -1,0 +1,207 @@
+"""The management server: health for machines, the agents' way in; API and dashboard join by `add`.
+
+Rules:
+
+1. Everything is served under the base path of `public_url`; `/healthz` and `/readyz` also without
+   it, for probes on the host itself.
+2. Nobody may be slow: handshake and head share one deadline, and so does every later head.
+3. A handler returns its response, or None when it took the connection over.
+"""
+
+from __future__ import annotations
+
+import logging
+import ssl
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+import trio
+from attrs import frozen
+
+from p2pstream.agents.hub import Hub
+from p2pstream.config import model
+from p2pstream.errors import CommandError, DeadlineExpired, Fault, StreamBroken, StreamError
+from p2pstream.manage import identity
+from p2pstream.manage.attach import Attach
+from p2pstream.net.http import Request, Response, ServerConnection
+from p2pstream.net.listen import Listening, bind
+from p2pstream.net.reactor import current_reactor
+from p2pstream.net.stream import Stream, TcpStream
+from p2pstream.net.tls_stream import TlsStream
+
+log = logging.getLogger(__name__)
+
+# A handshake and a head take two round trips; ten seconds is a bad mobile line with losses.
+_HEAD_SECONDS: Final = 10.0
+# A dashboard left open keeps its connection this long; agents' tunnels have their keepalive.
+_IDLE_SECONDS: Final = 60.0
+# From first byte to last of a response to a slow reader.
+_RESPONSE_SECONDS: Final = 30.0
+# How long, and over how many reads, a client may still be sending what nobody wants.
+_LINGER_SECONDS: Final = 2.0
+_LINGER_READS: Final = 16
+# A thousand agents, as many coming back at once, and people.
+_MAX_CONNECTIONS: Final = 4_096
+# Certificates are looked after twice a day: a leaf is due 30 days ahead, and an operator's new
+# file is shown on the day it was put there.
+_REFRESH_SECONDS: Final = 43_200.0
+
+_SPEAKS_TLS: Final = Response.text(400, "this port speaks HTTPS")
+
+
+@frozen
+class Exchange:
+    """One request to answer: `connection` gives its body, or switches protocols."""
+
+    request: Request
+    connection: ServerConnection
+    peer: str
+
+    @property
+    def stream(self) -> Stream:
+        """The connection underneath."""
+        return self.connection.stream
+
+
+Handler = Callable[[Exchange], Awaitable[Response | None]]
+
+
+class Router:
+    """Paths to handlers, exact; below a base path."""
+
+    def __init__(self, base: str = "") -> None:
+        self._base = base
+        self._routes: dict[str, dict[str, Handler]] = {}
+
+    def add(self, method: str, path: str, handler: Handler, *, also_at_root: bool = False) -> None:
+        """Serve `path` (begins with `/`) below the base; `*` is every method, GET also HEAD."""
+        for where in {self._base + path, path} if also_at_root else {self._base + path}:
+            self._routes.setdefault(where, {})[method] = handler
+
+    async def respond(self, exchange: Exchange) -> Response | None:
+        """Answer a request: 404 and 405 too. None: a handler took the connection over."""
+        methods = self._routes.get(exchange.request.path)
+        if methods is None:
+            return Response.text(404, "not found")
+        method = exchange.request.method
+        handler = methods.get("GET" if method == "HEAD" else method) or methods.get("*")
+        if handler is None:
+            allowed = sorted({*methods, *(["HEAD"] if "GET" in methods else [])})
+            return Response.text(405, "method not allowed", (("allow", ", ".join(allowed)),))
+        return await handler(exchange)
+
+
+class Management:
+    """The management port. `add` handlers before `serve`."""
+
+    def __init__(self, config: model.Management, state_dir: Path, hub: Hub) -> None:
+        self._config = config
+        self._state_dir = state_dir
+        self._hub = hub
+        self._context: ssl.SSLContext | None = None
+        self._ca_pem: bytes | None = None
+        self.ready: Callable[[], bool] = lambda: True
+        """What `/readyz` asks, beside whether we are draining."""
+        self.port = config.port
+        """Where it listens, once it does."""
+        self.router = Router(identity.base_path(config))
+        self.router.add("GET", "/healthz", self._health, also_at_root=True)
+        self.router.add("GET", "/readyz", self._readiness, also_at_root=True)
+        self.router.add("GET", "/agent/ca.pem", self._ca_certificate)
+        self.router.add("*", "/agent/tunnel", Attach(hub))
+
+    async def serve(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Serve until cancelled; started once it listens. Errors: `CommandError`."""
+        now = datetime.now(UTC)
+        self._context = identity.make_context(self._config, self._state_dir, now)
+        self._ca_pem = identity.ca_pem(self._config, self._state_dir, now)
+        sockets = bind(self._config.bind_address, self._config.port)
+        listening = Listening(
+            sockets, self._serve_one, max_connections=_MAX_CONNECTIONS, name="management"
+        )
+        self.port = listening.port
+        scheme = "http" if self._context is None else "https"
+        where = self._config.bind_address or "*"
+        log.info("management on %s://%s:%d", scheme, where, self.port)
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(listening.serve, nursery)
+                nursery.start_soon(self._refresh_forever)
+                task_status.started()
+        finally:
+            listening.close()
+
+    async def _refresh_forever(self) -> None:
+        while self._context is not None:
+            await trio.sleep(_REFRESH_SECONDS)
+            try:
+                identity.refresh(self._context, self._config, self._state_dir, datetime.now(UTC))
+            except CommandError as error:
+                log.error("management: the certificate stays as it was: %s", error)
+
+    async def _serve_one(self, tcp: TcpStream, peer: str) -> None:
+        reactor = current_reactor()
+        tcp.waits.deadline = reactor.after(_HEAD_SECONDS)
+        if self._context is None:
+            await self._serve_requests(tcp, peer)
+            return
+        tls = TlsStream(tcp, self._context, server_side=True)
+        try:
+            await tls.handshake()
+        except StreamBroken:
+            if tls.plain_http:
+                await ServerConnection(tcp).respond(_SPEAKS_TLS, close=True)
+                await _linger(tcp)
+            raise
+        try:
+            await self._serve_requests(tls, peer)
+        finally:
+            tls.close()
+
+    async def _serve_requests(self, stream: Stream, peer: str) -> None:
+        connection = ServerConnection(stream)
+        try:
+            while (request := await connection.next_request()) is not None:
+                stream.waits.deadline = current_reactor().after(_RESPONSE_SECONDS)
+                response = await self.router.respond(Exchange(request, connection, peer))
+                if response is None:
+                    return
+                await connection.respond(response, head=request.method == "HEAD")
+                if not connection.start_next():
+                    await _linger(stream)
+                    return
+                stream.waits.deadline = current_reactor().after(_IDLE_SECONDS)
+        except Fault as fault:
+            await connection.respond(Response.text(fault.status, fault.kind), close=True)
+            await _linger(stream)
+        except DeadlineExpired:
+            pass  # nothing is owed to who asked nothing, or asks too slowly
+
+    async def _health(self, _: Exchange) -> Response:
+        return Response.text(200, "ok")
+
+    async def _readiness(self, _: Exchange) -> Response:
+        if self._hub.draining:
+            return Response.text(503, "draining")
+        return Response.text(200, "ready") if self.ready() else Response.text(503, "not ready")
+
+    async def _ca_certificate(self, _: Exchange) -> Response:
+        if self._ca_pem is None:
+            return Response.text(404, "this server's certificate needs no CA of its own")
+        return Response(200, self._ca_pem, (("content-type", "application/x-pem-file"),))
+
+
+async def _linger(stream: Stream) -> None:
+    """Take in what the client still sends, for a while: closing with bytes unread would make the
+    kernel reset the connection, and the client may lose our answer (RFC 9112 §9.6).
+    """
+    stream.waits.deadline = current_reactor().after(_LINGER_SECONDS)
+    try:
+        await stream.send_eof()
+        for _ in range(_LINGER_READS):
+            if not await stream.receive(65_536):
+                break
+    except StreamError:
+        pass  # it left, or would go on for ever

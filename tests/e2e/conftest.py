@@ -1,0 +1,194 @@
+"""The real programs in processes of their own: `p2pstream serve`, `p2pstream agent`, an origin."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+# Nothing here takes a second; what has not happened after this long will not.
+PATIENCE_SECONDS = 30.0
+
+
+def wait_until(what: str, condition: Callable[[], object]) -> None:
+    """Poll a condition of another process."""
+    pause = threading.Event()
+    for _ in range(int(PATIENCE_SECONDS / 0.02)):
+        try:
+            if condition():
+                return
+        except OSError:
+            pass
+        pause.wait(0.02)
+    raise AssertionError(f"{what}: not within {PATIENCE_SECONDS:g} s")
+
+
+def free_port() -> int:
+    """A port that was free a moment ago."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
+        return port
+
+
+class Program:
+    """A program that a test started; ends with the test."""
+
+    def __init__(self, stack: ExitStack, log: Path, *command: str) -> None:
+        self.log = log
+        output = stack.enter_context(log.open("a"))
+        self.process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
+        stack.callback(self.kill)
+
+    def signal(self, number: int) -> None:
+        """Send a signal."""
+        self.process.send_signal(number)
+
+    def wait(self) -> int:
+        """Wait for its end; the exit code."""
+        return self.process.wait(PATIENCE_SECONDS)
+
+    def kill(self) -> None:
+        """End it now."""
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+
+    def says(self, text: str) -> None:
+        """Wait for a text in its log."""
+        wait_until(
+            f"{self.log.name} says {text!r}; it says:\n{self.log.read_text()}",
+            lambda: text in self.log.read_text() or self.process.poll() is not None,
+        )
+        assert text in self.log.read_text(), self.log.read_text()
+
+    @property
+    def peak_bytes(self) -> int:
+        """The most memory it has had resident (VmHWM)."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        (line,) = [line for line in status.splitlines() if line.startswith("VmHWM")]
+        return int(line.split()[1]) * 1024
+
+
+class Site:
+    """One server with its file, agents and origin."""
+
+    def __init__(self, stack: ExitStack, folder: Path) -> None:
+        self.stack = stack
+        self.folder = folder
+        self.config = folder / "p2pstream.toml"
+        self.port = free_port()
+        self.management_port = free_port()
+        self.origin_port = 0
+        self._count = 0
+
+    def start_origin(self) -> None:
+        """Start the origin."""
+        script = str(Path(__file__).with_name("origin.py"))
+        process = subprocess.Popen((sys.executable, script), stdout=subprocess.PIPE, text=True)
+        self.stack.callback(process.wait)
+        self.stack.callback(process.kill)
+        assert process.stdout is not None
+        with process.stdout:
+            self.origin_port = int(process.stdout.readline())
+
+    def write(self, routes: str) -> None:
+        """Write the file: what every test has, and the routes."""
+        self.config.write_text(
+            f"""
+include = ["agents.d/*.toml"]
+[server]
+state_dir = "state"
+[management]
+port = {self.management_port}
+[[listeners]]
+id = "public"
+bind_address = "127.0.0.1"
+port = {self.port}
+{routes}
+"""
+        )
+
+    def run(self, *arguments: str, code: int = 0) -> str:
+        """Run one of our commands to its end; what it printed."""
+        command = (sys.executable, "-m", "p2pstream", *arguments, "--config", str(self.config))
+        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_SECONDS)
+        assert done.returncode == code, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    def create_agent(self, name: str, *labels: str) -> dict[str, Any]:
+        """Declare an agent."""
+        arguments = [argument for label in labels for argument in ("--label", label)]
+        made: dict[str, Any] = json.loads(self.run("agents", "create", name, *arguments, "--json"))
+        return made
+
+    def _program(self, kind: str, *arguments: str) -> Program:
+        self._count += 1
+        log = self.folder / f"{kind}-{self._count}.log"
+        return Program(self.stack, log, sys.executable, "-m", "p2pstream", kind, *arguments)
+
+    def serve(self) -> Program:
+        """Start the server and wait until it serves."""
+        program = self._program("serve", "--config", str(self.config))
+        program.says("serving")
+        return program
+
+    def agent(self, token: str) -> Program:
+        """Start an agent and wait until it is connected."""
+        program = self._program("agent", "--token", token)
+        program.says("connected")
+        return program
+
+    def connect(self) -> http.client.HTTPConnection:
+        """A client's connection to the listener."""
+        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE_SECONDS)
+
+    def get(self, path: str = "/") -> tuple[int, bytes]:
+        """One request on a connection of its own."""
+        connection = self.connect()
+        try:
+            connection.request("GET", path)
+            response = connection.getresponse()
+            return response.status, response.read()
+        finally:
+            connection.close()
+
+    def direct(self, extra: str = "") -> str:
+        """A default route straight to the origin."""
+        return f"""
+[[routes]]
+id = "main"
+listener_id = "public"
+is_default = true
+[[routes.targets]]
+url = "http://127.0.0.1:{self.origin_port}"
+{extra}
+"""
+
+    def through_agents(self, extra: str = "") -> str:
+        """A default route to the origin through agents of the site `test`."""
+        return self.direct(
+            f'transport = "agent"\nagent_selector.match_labels = {{ site = "test" }}\n{extra}'
+        )
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    """A site with its origin running."""
+    with ExitStack() as stack:
+        one = Site(stack, tmp_path)
+        one.start_origin()
+        yield one
+
+
+__all__ = ["Program", "Site", "signal", "wait_until"]
