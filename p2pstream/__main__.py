@@ -1,5 +1,5 @@
 """`python -m p2pstream`."""
 
-from p2pstream.cli import main
+from p2pstream.cli.main import main
 
 main()

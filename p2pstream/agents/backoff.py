@@ -22,7 +22,7 @@ class Backoff:
         self._next = FIRST_SECONDS
 
     def after_session(self, seconds: float) -> float:
-        """How long to wait after a session of so many seconds; 0 for none."""
+        """How long to wait after a session of so many seconds; one that never began has 0."""
         if seconds >= GOOD_SECONDS:
             self._next = FIRST_SECONDS
         delay = self._next

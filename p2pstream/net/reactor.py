@@ -92,7 +92,7 @@ class Waits:
         if self._reader is not None:
             raise trio.BusyResourceError("another task is reading from this stream")
         if self.doomed is not None:
-            raise self.doomed
+            raise type(self.doomed)(*self.doomed.args)  # anew: each has its own traceback
         self._reader = _current_task()
         await _wait_task_rescheduled(self._abort_read)
 
@@ -101,7 +101,7 @@ class Waits:
         if self._writer is not None:
             raise trio.BusyResourceError("another task is sending on this stream")
         if self.doomed is not None:
-            raise self.doomed
+            raise type(self.doomed)(*self.doomed.args)  # anew: each has its own traceback
         if self.stall_seconds:
             self.write_deadline = trio.current_time() + self.stall_seconds
         self._writer = _current_task()

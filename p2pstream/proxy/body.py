@@ -73,7 +73,7 @@ class RequestBody:
     def take_buffered(self) -> list[bytes]:
         """The payload that came together with the head."""
         data = self._connection.buffer
-        if not data:
+        if not data or self.complete:
             return []
         self._connection.buffer = b""
         return self._take(data)

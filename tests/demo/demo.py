@@ -128,7 +128,7 @@ def main() -> None:
     WORK.mkdir(parents=True)
     with ExitStack() as stack:
         say("an origin, as it might run in a home lab")
-        start(stack, sys.executable, str(Path(__file__).with_name("origin.py")), str(ORIGIN_PORT))
+        start(stack, sys.executable, str(Path(__file__).with_name("greeter.py")), str(ORIGIN_PORT))
         wait_for("the origin", lambda: is_open(ORIGIN_PORT))
 
         say(f"two agents: p2pstream agents create NAME --label site=demo --config {CONFIG.name}")

@@ -71,7 +71,12 @@ async def recorded(proxy: Proxy, status: int, kind: str | None) -> Any:
         ("GET /a/../b HTTP/1.1\r\nHost: a\r\n\r\n", 400, "Bad Request", "invalid_request_target"),
         ("GET /a%2fb HTTP/1.1\r\nHost: a\r\n\r\n", 400, "Bad Request", "invalid_request_target"),
         ("TRACE / HTTP/1.1\r\nHost: a\r\n\r\n", 405, "Method Not Allowed", "method_not_allowed"),
-        ("CONNECT a:1 HTTP/1.1\r\nHost: a\r\n\r\n", 405, "Method Not Allowed", "method_not_allowed"),
+        (
+            "CONNECT a:1 HTTP/1.1\r\nHost: a\r\n\r\n",
+            405,
+            "Method Not Allowed",
+            "method_not_allowed",
+        ),
         (
             "GET / HTTP/1.1\r\nHost: a\r\nX: " + "x" * 70_000 + "\r\n\r\n",
             431,
@@ -320,7 +325,10 @@ async def test_no_response_head_in_time(lab: Lab) -> None:
             "upstream_invalid_response",
         ),
         ("HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\n", "upstream_invalid_response"),
-        ("HTTP/1.1 101 Yes\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n", "upstream_invalid_response"),
+        (
+            "HTTP/1.1 101 Yes\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n",
+            "upstream_invalid_response",
+        ),
         ("HTTP/1.1 200 OK\r\nX: " + "x" * 70_000 + "\r\n\r\n", "upstream_invalid_response"),
         ("HTTP/1.1 200 OK\r\nX: " + "x" * 700_000, "upstream_invalid_response"),
         ("HTTP/1.1 103 Early Hints\r\n\r\n" * 101, "upstream_invalid_response"),
@@ -529,7 +537,9 @@ async def test_body_past_the_limit_by_count(lab: Lab) -> None:
     origin = await lab.origin()
     proxy = lab.forward(origin, listener="max_body_bytes = 10")
     client = await proxy.dial()
-    await client.send("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n")
+    await client.send(
+        "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n"
+    )
     upstream = await origin.accept()
     await upstream.until(b"5\r\nhello\r\n")
     await client.send("6\r\nworlds\r\n")
@@ -543,7 +553,9 @@ async def test_bad_chunk_of_a_client(lab: Lab) -> None:
     origin = await lab.origin()
     proxy = lab.forward(origin)
     client = await proxy.dial()
-    await client.send("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n")
+    await client.send(
+        "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n"
+    )
     upstream = await origin.accept()
     await upstream.until(b"5\r\nhello\r\n")
     await client.send("0x5\r\nhello\r\n")
@@ -687,5 +699,3 @@ async def test_nothing_leaks(lab: Lab) -> None:
     assert len(proxy.records) == len(order) + 1
     seen = {record.error_kind for record in proxy.records}
     assert seen >= {None, "upstream_closed", "upstream_invalid_response", "upstream_aborted"}
-
-

@@ -1,4 +1,4 @@
-"""The demo's origin: answers every GET with a greeting. `python origin.py PORT`."""
+"""The demo's origin: answers every GET with a greeting. `python greeter.py PORT`."""
 
 from __future__ import annotations
 
