@@ -20,6 +20,9 @@ _LEVELS: Final = {
 }
 
 
+_QUOTED: Final = frozenset(' "=')
+
+
 def _fields(record: logging.LogRecord) -> dict[str, object]:
     fields = getattr(record, "fields", None)
     return fields if isinstance(fields, dict) else {}
@@ -38,7 +41,9 @@ class TextFormatter(logging.Formatter):
         line = f"{_when(record)} {record.levelname.lower():<7} {name}: {record.getMessage()}"
         for key, value in _fields(record).items():
             text = str(value)
-            line += f" {key}={json.dumps(text) if ' ' in text or not text else text}"
+            # What a client sent may stand here: it can neither end the line nor invent a field.
+            plain = text.isprintable() and not _QUOTED.intersection(text)
+            line += f" {key}={text if text and plain else json.dumps(text)}"
         if record.exc_info:
             line += "\n" + self.formatException(record.exc_info)
         return line

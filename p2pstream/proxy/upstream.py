@@ -68,7 +68,7 @@ class Pool:
     max_idle: int
     idle: list[Upstream] = field(factory=list)
     retired: bool = False
-    """No target of the configuration uses it any more: nothing is kept."""
+    """Its target is gone from the configuration, or its agent is leaving: nothing is kept."""
 
     def take(self) -> Upstream | None:
         """The connection used last that still looks usable."""
@@ -109,7 +109,7 @@ class Upstreams:
     def pool(self, plan: TargetPlan, agent_id: str) -> Pool:
         """The pool of a target, through an agent or (`""`) direct."""
         found: Pool | None = plan.pools.get(agent_id)
-        if found is None:
+        if found is None or found.retired:
             key = (plan.pool_key, agent_id)
             found = self._pools.get(key)
             if found is None:
@@ -157,14 +157,17 @@ class Upstreams:
         await wrapped.handshake()
         return wrapped
 
+    def forget_agent(self, agent_id: str) -> None:
+        """Close what is idle through an agent that leaves or left; it waits for nothing else."""
+        for key in [key for key in self._pools if key[1] == agent_id]:
+            _retire(self._pools.pop(key))
+
     def retain(self, plans: Iterable[TargetPlan]) -> None:
         """Keep the pools that a new configuration still uses; read CA files anew (on reload)."""
         keys = {plan.pool_key for plan in plans}
-        for key, pool in list(self._pools.items()):
+        for key in list(self._pools):
             if key[0] not in keys:
-                pool.retired = True
-                pool.close_idle(inf)
-                del self._pools[key]
+                _retire(self._pools.pop(key))
         self._contexts.clear()
 
     async def close_idle_forever(self) -> None:
@@ -178,5 +181,9 @@ class Upstreams:
     def close(self) -> None:
         """Close every idle connection, and keep none from now on."""
         for pool in self._pools.values():
-            pool.retired = True
-            pool.close_idle(inf)
+            _retire(pool)
+
+
+def _retire(pool: Pool) -> None:
+    pool.retired = True
+    pool.close_idle(inf)

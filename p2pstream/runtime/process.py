@@ -55,7 +55,7 @@ class Runtime:
             config.agents,
             on_connect=self.board.agent_connected,
             on_disconnect=self._agent_gone,
-            on_leaving=self.board.agent_leaving,
+            on_leaving=self._agent_leaving,
         )
         self.upstreams = Upstreams(self._through_agent)
         self.proxy = ProxyServer(
@@ -147,8 +147,14 @@ class Runtime:
     ) -> Stream:
         return await self.hub.open(agent_id, host, port, request_id, seconds)
 
+    def _agent_leaving(self, agent_id: str) -> None:
+        """It takes no new streams; kept-alive connections would only hold it up."""
+        self.board.agent_leaving(agent_id)
+        self.upstreams.forget_agent(agent_id)
+
     def _agent_gone(self, agent_id: str, _reason: str) -> None:
         self.board.agent_disconnected(agent_id)
+        self.upstreams.forget_agent(agent_id)
 
     def _dial_failed(self, choice: Choice, fault: Fault) -> None:
         """A real request's connect failed: passive health, and a line for the operator."""
