@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint unit interop bench fuzz clean
+.PHONY: help setup demo test lint unit interop bench binary clean
 
 help: #? this list
 	@grep -E '^[a-z-]+:.*#\?' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*#\? */  make \1\t/' | expand -t 18
@@ -37,6 +37,9 @@ interop: $(READY) #? against the real hashicorp/yamux in Go, both ways (installs
 bench: $(READY) #? beside HAProxy, nginx, Caddy, Traefik and Go (installs what it lacks)
 	tests/bench/setup.sh
 	$(BIN)/python tests/bench/run.py
+
+binary: #? dist/p2pstream, one file that needs no Python
+	packaging/binary.sh
 
 clean: #? remove what was made here
 	rm -rf $(VENV) .cache build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
