@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from itertools import product
 from typing import Final
 
 from attrs import field, frozen
@@ -45,41 +46,50 @@ UPGRADE: Final = b"Connection: Upgrade\r\nUpgrade: %b\r\n"
 # RFC 9110 §10.1.4: whoever sends TE names it in Connection.
 _TE: Final = b"Connection: TE\r\nTE: trailers\r\n"
 
-_HOP_BY_HOP: Final = frozenset(
-    (
-        b"connection",
-        b"http2-settings",  # of an h2c upgrade; RFC 9113 §3.1 makes it connection-specific
-        b"keep-alive",
-        b"te",
-        b"trailer",
-        b"transfer-encoding",
-        b"upgrade",
-    )
+
+def _spellings(names: Iterable[bytes]) -> frozenset[bytes]:
+    """Each name, with `-` or `_` in each of its places (rule 3)."""
+    spellings = set()
+    for name in names:
+        first, *others = name.split(b"-")
+        for marks in product((b"-", b"_"), repeat=len(others)):
+            pairs = zip(marks, others, strict=True)
+            spellings.add(first + b"".join(mark + part for mark, part in pairs))
+    return frozenset(spellings)
+
+
+_HOP_BY_HOP: Final = (
+    b"connection",
+    b"http2-settings",  # of an h2c upgrade; RFC 9113 §3.1 makes it connection-specific
+    b"keep-alive",
+    b"te",
+    b"trailer",
+    b"transfer-encoding",
+    b"upgrade",
 )
 # `proxy` would become HTTP_PROXY in a CGI program's environment ("httpoxy").
-_REQUEST_DROPPED: Final = _HOP_BY_HOP | {
-    b"content-length",
-    b"host",
-    b"max-forwards",
-    b"proxy",
-    b"x-real-ip",
-}
+_REQUEST_DROPPED: Final = _spellings(
+    (*_HOP_BY_HOP, b"content-length", b"host", b"max-forwards", b"proxy", b"x-real-ip")
+)
+_RESPONSE_DROPPED: Final = _spellings(
+    (
+        *_HOP_BY_HOP,
+        b"content-length",
+        b"proxy-authenticate",
+        b"proxy-authentication-info",
+        b"proxy-connection",
+    )
+)
 # Said anew by us, whoever came before; the other `X-Forwarded-*` are kept from a trusted proxy.
 _CLAIMED: Final = frozenset(
     (b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-port", b"x-forwarded-proto")
 )
-_RESPONSE_DROPPED: Final = _HOP_BY_HOP | {
-    b"content-length",
-    b"proxy-authenticate",
-    b"proxy-authentication-info",
-    b"proxy-connection",
-}
-_LOOKALIKES: Final = _REQUEST_DROPPED | {b"expect", b"forwarded", b"via"}
-_LOOKALIKE_PREFIXES: Final = (b"proxy-", b"x-forwarded-")
+# What a name begins with that `_may_travel` has to look at: Forwarded, Proxy-*, X-Forwarded-*.
+_LOOKED_AT: Final = frozenset(b"fpx")
 # RFC 9110 §6.5.1: framing, routing, authentication, request modifiers, response control and
 # content format may not be said in a trailer, where a recipient that merges fields would be led
 # astray.
-_TRAILERS_DROPPED: Final = _LOOKALIKES | {
+_TRAILERS_DROPPED: Final = _REQUEST_DROPPED | {
     b"age",
     b"authorization",
     b"cache-control",
@@ -88,16 +98,19 @@ _TRAILERS_DROPPED: Final = _LOOKALIKES | {
     b"content-type",
     b"cookie",
     b"date",
+    b"expect",
     b"expires",
+    b"forwarded",
     b"location",
     b"pragma",
     b"range",
     b"retry-after",
     b"set-cookie",
     b"vary",
+    b"via",
     b"www-authenticate",
 }
-_TRAILER_PREFIXES: Final = (*_LOOKALIKE_PREFIXES, b"if-")
+_TRAILER_PREFIXES: Final = (b"if-", b"proxy-", b"x-forwarded-")
 
 
 @frozen(eq=False)
@@ -128,13 +141,11 @@ def request_block(fields: Fields, hop: Hop, authority: bytes, target: TargetHead
     trusted = hop.trusted
     kept: list[tuple[bytes, bytes]] = []
     for lower, name, value in fields.lines:
-        if lower in _REQUEST_DROPPED or lower in kept_out or lower in named:
+        if lower in _REQUEST_DROPPED or lower in named:
             continue
-        if lower.startswith(b"x-forwarded-") and (not trusted or lower in _CLAIMED):
+        if lower[0] in _LOOKED_AT and not _may_travel(lower, trusted):
             continue
-        if lower.startswith(b"proxy-") or (lower == b"forwarded" and not trusted):
-            continue
-        if b"_" in lower and _is_lookalike(_dashed(lower), kept_out):
+        if kept_out and (lower in kept_out or (b"_" in lower and _dashed(lower) in kept_out)):
             continue
         kept.append((name, value))
     if b"host" in kept_out:
@@ -160,9 +171,12 @@ def _dashed(name: bytes) -> bytes:
     return name.replace(b"_", b"-")
 
 
-def _is_lookalike(dashed: bytes, kept_out: frozenset[bytes]) -> bool:
-    """Whether an origin that takes `_` for `-` would see one of our fields."""
-    return dashed in _LOOKALIKES or dashed in kept_out or dashed.startswith(_LOOKALIKE_PREFIXES)
+def _may_travel(lower: bytes, trusted: bool) -> bool:
+    """Whether a name is none that speaks of forwarding, or one that a trusted proxy may use."""
+    dashed = _dashed(lower)
+    if dashed.startswith(b"x-forwarded-"):
+        return trusted and lower == dashed and lower not in _CLAIMED
+    return not dashed.startswith(b"proxy-") and (trusted or lower != b"forwarded")
 
 
 def _claims(fields: Fields, hop: Hop, authority: bytes) -> Iterable[tuple[bytes, bytes]]:
@@ -248,8 +262,6 @@ def response_block(fields: Fields, date: bytes) -> bytes:
     dated = False
     for lower, name, value in fields.lines:
         if lower in _RESPONSE_DROPPED or lower in named:
-            continue
-        if b"_" in lower and _dashed(lower) in _RESPONSE_DROPPED:
             continue
         if lower == b"date":
             dated = True
