@@ -191,7 +191,7 @@ async def _reach(
         if isinstance(target, StaticReply):
             return target, None
         x.attempts += 1
-        upstream = server.upstreams.pool(target, x.agent_id or "").take()
+        upstream = server.upstreams.pool(target, x.agent_id or "").take(server.reactor.now)
         if upstream is not None:
             x.reused = True
             return target, upstream

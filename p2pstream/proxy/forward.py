@@ -127,11 +127,13 @@ def _request(x: Exchange, plan: TargetPlan) -> tuple[bytes, bytes]:
     connection = x.connection
     if fields.expect is not None and not head.minor_version:
         fields = _unexpecting(fields)
-    if connection.memo_plan is plan and connection.memo_for is fields:
+    # The block depends on the authority, which is in the fields, but for an absolute-form target.
+    known = not head.absolute
+    if known and connection.memo_plan is plan and connection.memo_for is fields:
         block = connection.memo_block
     else:
         block = request_block(fields, connection.hop, head.authority, plan.headers)
-        if not head.absolute:  # then the authority, which the block depends on, is in the fields
+        if known:
             connection.memo_plan = plan
             connection.memo_for = fields
             connection.memo_block = block

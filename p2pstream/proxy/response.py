@@ -82,6 +82,7 @@ async def respond(x: Exchange, upstream: Upstream, upgrade: bytes) -> bool:
         await _upgraded(x, upstream, response)
         return False
     framing = response_framing(head, x.head.method)
+    upstream.rests = framing is Framing.NONE and (x.head.method == b"HEAD" or head.status == 304)
     if x.body is not None and not x.body.complete:
         x.keep = False  # the answer overtook the body: nobody waits for the rest
     relay = Relay(upstream.stream, x.connection.stream)
@@ -128,7 +129,7 @@ async def _read_response(x: Exchange, upstream: Upstream, upgrade: bytes) -> _Re
 
 
 async def _read_head(
-    x: Exchange, upstream: Upstream, data: bytes, *, first: bool
+    x: Exchange, upstream: Upstream, data: bytes | bytearray, *, first: bool
 ) -> tuple[bytes, bytes]:
     """(one head with its empty line, what came behind it); `data` has come already."""
     stream = upstream.stream
@@ -146,10 +147,12 @@ async def _read_head(
             except HeadError as error:
                 raise UpstreamInvalidResponse(str(error)) from error
             if 0 <= end <= _MAX_HEAD:
-                return data[:end], data[end:]
-            searched = len(data)
-            if searched > _MAX_HEAD:
+                return bytes(data[:end]), bytes(data[end:])
+            if len(data) > _MAX_HEAD:
                 raise UpstreamInvalidResponse("response head too large")
+            if not searched:
+                data = bytearray(data)
+            searched = len(data)
             more = await stream.receive(READ_SIZE)
             if not more:
                 raise UpstreamClosed("closed inside the response head")

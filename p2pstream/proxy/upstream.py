@@ -5,6 +5,9 @@ Rules:
 1. Decide, then await: taking and giving back are synchronous.
 2. A connection goes back only when its response ended where its framing said and nothing came
    after it; one on which anything has arrived while idle is never used again.
+3. A response that tells of a body and has none (to HEAD, or a 304) may be followed by it all the
+   same, from an origin that knows no better. It would be taken for the next response, which may
+   be somebody else's: such a connection rests until what was on its way has come.
 """
 
 from __future__ import annotations
@@ -36,6 +39,8 @@ from p2pstream.wire.http1.head import ResponseHead
 # are usually the one who closes.
 IDLE_SECONDS: Final = 60.0
 _SWEEP_SECONDS: Final = 1.0
+# Rule 3: longer than a round trip and an origin's next `write` take.
+_REST_SECONDS: Final = 1.0
 
 OpenThroughAgent = Callable[[str, str, int, float, str], Awaitable[Stream]]
 """(agent id, host, port, seconds, request id) -> Stream; raises the dial's `Fault`."""
@@ -46,12 +51,23 @@ PoolKey = tuple[object, str]
 class Upstream:
     """One connection to an origin, and the last response head seen on it."""
 
-    __slots__ = ("idle_since", "memo_block", "memo_date", "memo_head", "memo_raw", "pool", "stream")
+    __slots__ = (
+        "idle_since",
+        "memo_block",
+        "memo_date",
+        "memo_head",
+        "memo_raw",
+        "pool",
+        "rests",
+        "stream",
+    )
 
     def __init__(self, stream: Stream, pool: Pool) -> None:
         self.stream = stream
         self.pool = pool
         self.idle_since = 0.0
+        self.rests = False
+        """Rule 3, for the last response."""
         # Origins repeat their response heads (a second's worth of `Date` at least): parsed and
         # re-serialised once, compared after.
         self.memo_raw = b""
@@ -70,14 +86,21 @@ class Pool:
     retired: bool = False
     """Its target is gone from the configuration, or its agent is leaving: nothing is kept."""
 
-    def take(self) -> Upstream | None:
+    def take(self, now: float) -> Upstream | None:
         """The connection used last that still looks usable."""
-        while self.idle:
+        resting = []
+        found = None
+        while self.idle and found is None:
             upstream = self.idle.pop()
-            if upstream.stream.is_quiet():
-                return upstream
-            upstream.stream.close()
-        return None
+            if upstream.rests and now < upstream.idle_since + _REST_SECONDS:
+                resting.append(upstream)
+            elif upstream.stream.is_quiet():
+                found = upstream
+            else:
+                upstream.stream.close()
+        if resting:
+            self.idle += reversed(resting)
+        return found
 
     def give(self, upstream: Upstream, now: float) -> None:
         """Keep a connection whose response has ended cleanly."""

@@ -4,7 +4,7 @@
 it, `proxy.dial()` is a client. Ends are `Wire`s: they send and expect bytes, and give up after
 `PATIENCE` seconds. `play` runs a transcript:
 
-    C> GET / HTTP/1.1       the client sends this line, CRLF behind it (none after a final backslash)
+    C> GET / HTTP/1.1       the client sends this line; a final backslash: without CRLF behind it
     O< GET / HTTP/1.1       the origin receives exactly this
     O> HTTP/1.1 200 OK      the origin answers
     C< HTTP/1.1 200 OK      the client receives exactly this
@@ -57,6 +57,12 @@ def patience(what: str) -> Iterator[None]:
         pytest.fail(f"waited in vain for {what}")
 
 
+async def until(condition: Callable[[], bool], what: str) -> None:
+    with patience(what):
+        while not condition():  # noqa: ASYNC110 -- nothing tells when it comes true
+            await trio.sleep(0.001)
+
+
 @attrs.frozen
 class Answer:
     status: int
@@ -84,7 +90,7 @@ class Wire:
             if bytewise:
                 for at in range(len(raw)):
                     await self.stream.send_all(raw[at : at + 1])
-                    await trio.sleep(0)
+                    await trio.lowlevel.checkpoint()
             else:
                 await self.stream.send_all(raw)
 
@@ -367,9 +373,7 @@ class Proxy:
 
     async def record(self, count: int = 1) -> Record:
         """The latest record, once there are `count`."""
-        with patience(f"{count} records, there are {len(self.records)}"):
-            while len(self.records) < count:
-                await trio.sleep(0.001)
+        await until(lambda: len(self.records) >= count, f"{count} records")
         assert len(self.records) == count
         return self.records[-1]
 
@@ -384,9 +388,13 @@ class Proxy:
 
     async def quiet(self) -> None:
         """Wait until no client and no request is left; nothing else may be either."""
-        with patience(f"{len(self.server.connections)} connections to end"):
-            while self.server.connections or any(one.active for one in self.listening.values()):
-                await trio.sleep(0.001)
+        await until(
+            lambda: (
+                not self.server.connections
+                and not any(one.active for one in self.listening.values())
+            ),
+            "all connections to end",
+        )
         assert {path.active for path in self.board.paths.values()} <= {0}
         assert len({record.request_id for record in self.records}) == len(self.records)
         assert self._records.count == len(self.records) or len(self.records) == 10_000

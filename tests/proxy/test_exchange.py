@@ -35,7 +35,7 @@ labels = { site = "home" }
 id = "a2"
 token_hash = "sha256:%s"
 labels = { site = "home" }
-""" % ("0" * 64, "1" * 64)
+""".replace("%s", "0" * 64)
 THROUGH = 'transport = "agent"\nagent_selector.match_labels = { site = "home" }'
 
 
@@ -187,7 +187,7 @@ async def test_connect_timeout(lab: Lab) -> None:
         for sock in waiting:
             sock.setblocking(False)
             sock.connect_ex(full.getsockname())
-        text = "http://127.0.0.1:%d" % full.getsockname()[1]
+        text = f"http://127.0.0.1:{full.getsockname()[1]}"
         origin = await lab.origin()
         proxy = lab.forward(origin, target="upstream_connect_timeout_millis = 100")
         plan = proxy.target().extra
@@ -694,8 +694,86 @@ async def test_nothing_leaks(lab: Lab) -> None:
     await proxy.quiet()
     proxy.close_idle()
     with trio.fail_after(5):
-        while trio.lowlevel.current_statistics().tasks_living > tasks:
+        while trio.lowlevel.current_statistics().tasks_living > tasks:  # noqa: ASYNC110 -- nothing tells when they are gone
             await trio.sleep(0.001)
     assert len(proxy.records) == len(order) + 1
     seen = {record.error_kind for record in proxy.records}
     assert seen >= {None, "upstream_closed", "upstream_invalid_response", "upstream_aborted"}
+
+
+REQUESTS = [
+    b"GET /a?b HTTP/1.1\r\nHost: a\r\nAccept: */*\r\n\r\n",
+    b"HEAD / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n",
+    b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello",
+    b"PUT / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTrailer: x\r\n\r\n"
+    b"5;a=b\r\nhello\r\n0\r\nX: y\r\n\r\n",
+    b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\nhello",
+    b"GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\nearly",
+    b"OPTIONS * HTTP/1.1\r\nHost: a\r\nMax-Forwards: 1\r\n\r\n",
+]
+RESPONSES = [
+    b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nDate: d\r\n\r\nhello",
+    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\nX: y\r\n\r\n",
+    b"HTTP/1.0 200 OK\r\n\r\nhello",
+    b"HTTP/1.1 103 Hints\r\nLink: a\r\n\r\nHTTP/1.1 204 No\r\n\r\n",
+    b"HTTP/1.1 101 Yes\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\nlate",
+    b"HTTP/1.1 304 No\r\nETag: x\r\nContent-Length: 7\r\n\r\n",
+]
+ALPHABET = [b"\r\n", b"\n", b"\r", b"\0", b" ", b":", b",", b";", b"0", b"1", b"f", b"\xff", b"*",
+            b"/", b"%", b"..", b"HTTP/1.1", b"Content-Length: 1\r\n", b"Connection: close\r\n",
+            b"Transfer-Encoding: chunked\r\n", b"Host: b\r\n", b"\r\n\r\n"]  # fmt: skip
+
+
+def mutated(data: bytes, source: random.Random) -> bytes:
+    for _ in range(source.choice((0, 0, 1, 1, 2, 5))):
+        at = source.randrange(len(data) + 1)
+        cut = source.choice((0, 0, 1, 1, 10))
+        data = data[:at] + source.choice(ALPHABET) + data[at + cut :]
+    return data[: source.randrange(len(data))] if source.random() < 0.1 else data
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_no_bytes_of_either_side_crash_it(lab: Lab, seed: int) -> None:
+    """Mutated requests against mutated answers, cut at will: the lab's end checks the rest."""
+    source = random.Random(seed)
+
+    async def answer(wire: Wire) -> None:
+        while await wire.more():
+            wire.buffer.clear()
+            for part in split(mutated(source.choice(RESPONSES), source)):
+                await wire.stream.send_all(part)
+            if source.random() < 0.3:
+                return
+
+    def split(data: bytes) -> list[bytes]:
+        at = source.randrange(len(data) + 1)
+        return [data] if source.random() < 0.7 else [data[:at], data[at:]]
+
+    async def ask() -> None:
+        client = await proxy.dial()
+        try:
+            for _ in range(source.choice((1, 1, 2, 5))):
+                requests = [mutated(source.choice(REQUESTS), source) for _ in range(2)]
+                for part in split(b"".join(requests)):
+                    await client.stream.send_all(part)
+                with trio.move_on_after(0.01):
+                    await client.more()
+            if source.random() < 0.3:
+                await client.half_close()
+        except trio.BrokenResourceError:
+            pass
+        client.close() if source.random() < 0.7 else client.reset()
+
+    origin = await lab.origin(answer)
+    proxy = lab.forward(origin)
+    proxy.tune_listener(idle_timeout=0.3, header_timeout=0.3)
+    proxy.tune_target(response_timeout=0.3)
+    for _ in range(10):
+        async with trio.open_nursery() as nursery:
+            for _ in range(15):
+                nursery.start_soon(ask)
+    for wire in origin.wires:
+        wire.close()
+    await proxy.quiet()
+    assert not {record.error_kind for record in proxy.records} & {"internal"}
+    assert all(record.status for record in proxy.records)

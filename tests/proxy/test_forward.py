@@ -394,7 +394,7 @@ async def test_what_was_not_sent_is_retried_whatever_the_method(
 
 
 async def test_unasked_for_bytes_are_never_taken_for_an_answer(lab: Lab) -> None:
-    proxy, origin, client, upstream = await one_idle(lab)
+    _, origin, client, upstream = await one_idle(lab)
     await upstream.send("HTTP/1.1 200 Poison\r\nContent-Length: 6\r\n\r\npoison")
     await client.silent()
     await client.send(GET)
@@ -421,6 +421,39 @@ async def test_bytes_behind_an_answer_that_came_in_two_parts(lab: Lab) -> None:
     await fresh.head()
     await fresh.send(OK)
     assert (await client.response()).body == b"ok"
+
+
+@pytest.mark.parametrize("status", ["200 OK", "304 Not Modified"])
+async def test_a_body_that_should_not_be_is_nobodys_answer(lab: Lab, status: str) -> None:
+    """It comes a little after the head, when another request might have taken the connection."""
+    origin = await lab.origin()
+    proxy = lab.forward(origin)
+    client = await proxy.dial()
+    await client.send("HEAD / HTTP/1.1\r\nHost: a\r\n\r\n" + GET)
+    careless = await origin.accept()
+    await careless.head()
+    await careless.send(f"HTTP/1.1 {status}\r\nContent-Length: 40\r\n\r\n")
+    fresh = await origin.accept()
+    await careless.send("HTTP/1.1 200 Poison\r\nContent-Length: 0\r\n\r\n")
+    await fresh.head()
+    await fresh.send(OK)
+    await client.response("HEAD")
+    assert (await client.response()).body == b"ok"
+    await proxy.record(2)
+
+
+async def test_remembered_fields_do_not_hide_another_authority(lab: Lab) -> None:
+    origin = await lab.origin()
+    proxy = lab.forward(origin, target="preserve_host = true")
+    client = await proxy.dial()
+    for target, host in (("/", "a"), ("http://b/", "b"), ("/", "a"), ("http://c/", "c")):
+        await client.send(f"GET {target} HTTP/1.1\r\nHost: a\r\n\r\n")
+        upstream = origin.wires[0] if origin.wires else await origin.accept()
+        head = await upstream.head()
+        assert f"\r\nHost: {host}\r\n".encode() in head
+        assert f"\r\nX-Forwarded-Host: {host}\r\n".encode() in head
+        await upstream.send(OK)
+        await client.response()
 
 
 async def test_a_client_that_leaves_takes_no_healthy_connection_along(lab: Lab) -> None:

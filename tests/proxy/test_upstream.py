@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import socket
 from collections.abc import AsyncIterator
+from contextlib import suppress
+from datetime import UTC, datetime
 from math import inf
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +16,7 @@ from p2pstream.config.load import load_text
 from p2pstream.errors import ConnectFailed
 from p2pstream.net.reactor import current_reactor
 from p2pstream.net.stream import TcpStream
+from p2pstream.net.tls import self_signed_context
 from p2pstream.proxy.upstream import Pool, Upstream, Upstreams
 from p2pstream.snapshot import TargetPlan, compile_snapshot
 
@@ -61,9 +64,21 @@ async def test_the_one_used_last_is_taken_first(bench: Bench) -> None:
     one, two = bench.upstream(pool), bench.upstream(pool)
     pool.give(one, 1.0)
     pool.give(two, 2.0)
-    assert pool.take() is two
-    assert pool.take() is one
-    assert pool.take() is None
+    assert pool.take(2.0) is two
+    assert pool.take(2.0) is one
+    assert pool.take(2.0) is None
+
+
+async def test_one_that_rests_is_not_taken_yet(bench: Bench) -> None:
+    pool = Pool(4)
+    one, two, three = (bench.upstream(pool) for _ in range(3))
+    two.rests = three.rests = True
+    for upstream in (one, two, three):
+        pool.give(upstream, 5.0)
+    assert pool.take(5.5) is one
+    assert pool.take(5.9) is None
+    assert pool.idle == [two, three]
+    assert pool.take(6.1) is three
 
 
 async def test_no_more_than_the_limit_is_kept(bench: Bench) -> None:
@@ -90,7 +105,7 @@ async def test_a_connection_that_was_not_quiet_is_passed_over(bench: Bench, nois
     else:
         bench.far[1].close()
     await settle()
-    assert pool.take() is good
+    assert pool.take(1.0) is good
     assert bench.closed() == [False, True]
 
 
@@ -104,7 +119,7 @@ async def test_idle_connections_are_closed_in_time(bench: Bench) -> None:
     await settle()
     pool.close_idle(3.0)
     assert bench.closed() == [True, False, True]
-    assert pool.take() is new
+    assert pool.take(5.0) is new
 
 
 # --- by configuration -----------------------------------------------------------------------
@@ -172,7 +187,7 @@ async def test_the_sweep_closes_what_idled(bench: Bench, monkeypatch: pytest.Mon
     with trio.move_on_after(5):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(upstreams.close_idle_forever)
-            while len(pool.idle) == 2:
+            while len(pool.idle) == 2:  # noqa: ASYNC110 -- nothing tells when it swept
                 await trio.sleep(0.001)
             nursery.cancel_scope.cancel()
     assert bench.closed() == [True, False]
@@ -190,6 +205,35 @@ async def test_a_failed_handshake_leaves_nothing_open(lab: Lab) -> None:
             await Upstreams(nobody).connect(plan, "", "req-1")
         assert type(caught.value).__name__ == "TlsFailed"
     assert current_reactor().streams == before
+
+
+async def test_https_origins(lab: Lab) -> None:
+    """Verified unless told otherwise; kept alive and used again like any other."""
+    context = self_signed_context("origin.test", datetime.now(UTC))
+
+    async def secure(wire: Wire) -> None:
+        tls = trio.SSLStream(wire.stream, context, server_side=True, https_compatible=True)
+        with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+            data = b""
+            while more := await tls.receive_some():
+                data += more
+                while b"\r\n\r\n" in data:
+                    data = data.partition(b"\r\n\r\n")[2]
+                    await tls.send_all(b"HTTP/1.1 200 OK\r\nContent-Length: 300000\r\n\r\n")
+                    await tls.send_all(b"x" * 300_000)
+
+    origin = await lab.origin(secure)
+    text = TARGET + f'[[routes.targets]]\nurl = "https://127.0.0.1:{origin.port}"\n'
+    trusting = lab.serve(text + "tls_skip_verify = true")
+    client = await trusting.dial()
+    for count in (1, 2, 3):
+        await client.send(GET)
+        assert (await client.response()).body == b"x" * 300_000
+        assert (await trusting.record(count)).reused == (count > 1)
+    for strict in ("", 'tls_server_name = "origin.test"'):
+        proxy = lab.serve(text + strict)
+        assert (await proxy.ask(GET)).status == 502
+        assert (await proxy.record()).error_kind == "tls_failed"
 
 
 async def test_max_idle_holds_under_load(lab: Lab) -> None:
