@@ -159,6 +159,12 @@ class ClientCancelled(Fault):
     status, kind, whose = 499, "client_cancelled", "client"
 
 
+class ServerLeft(Fault):
+    """We were told to end, and the grace period was over before the request was."""
+
+    status, kind, whose = 503, "server_left", "operator"
+
+
 # What a dial may end with before any byte of the request was sent: the next candidate is tried.
 DIAL_FAULTS: tuple[type[Fault], ...] = (
     ConnectFailed,

@@ -15,7 +15,7 @@ from typing import Any
 
 from attrs import frozen
 
-from p2pstream.config.model import Config, Listener, Target
+from p2pstream.config.model import BasicAuth, Config, Listener, Target
 from p2pstream.config.scalars import Origin, Secret
 from p2pstream.policy.forward import IpNetwork, TargetHeaders
 from p2pstream.policy.route import RouteTable
@@ -131,14 +131,20 @@ def _headers(target: Target, origin: Origin) -> TargetHeaders:
         for name, value in target.upstream_request_headers.items()
     ]
     if target.upstream_basic_auth:
-        auth = target.upstream_basic_auth
-        userpass = base64.b64encode(f"{auth.username}:{auth.password.reveal()}".encode())
-        lines.append((b"Authorization", b"Basic " + userpass))
+        credentials = basic_credentials(target.upstream_basic_auth)
+        lines.append((b"Authorization", credentials.encode()))
     return TargetHeaders(
-        host=None if target.preserve_host else origin.authority.encode(),
+        host=origin.authority.encode(),
+        preserve_host=target.preserve_host,
         replaced=frozenset(name.lower() for name, _ in lines),
         configured=field_lines(lines),
     )
+
+
+def basic_credentials(auth: BasicAuth) -> str:
+    """The value of `Authorization` (RFC 7617, in UTF-8)."""
+    userpass = f"{auth.username}:{auth.password.reveal()}"
+    return "Basic " + base64.b64encode(userpass.encode()).decode("ascii")
 
 
 def static_reply(target: Target, templates: Mapping[str, str]) -> StaticReply:

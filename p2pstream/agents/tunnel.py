@@ -95,7 +95,7 @@ class Tunnel:
         self._ping = 0
         self._pinged_at = 0.0
         self._pong = trio.Event()
-        self._opening = 0
+        self._slots = trio.Semaphore(ACCEPT_BACKLOG)  # the peer would have to refuse one more
         self._lingering: set[yamux.Stream] = set()  # closed by us since the last ping, ...
         self._lingering_longer: set[yamux.Stream] = set()  # ... or before it; not by the peer
         self._idle: trio.Event | None = None  # no stream is open, while draining
@@ -139,11 +139,33 @@ class Tunnel:
 
         Errors: `AgentDisconnected`, `AgentDialFailed`, `AgentDialTimeout`.
         """
-        stream = self._open_stream()
-        stream.waits.deadline = trio.current_time() + timeout_seconds
-        self._opening += 1
+        deadline = trio.current_time() + timeout_seconds
+        await self._take_slot(deadline, timeout_seconds)
         try:
-            self.session.send(stream.core, OpenRequest(request_id, host, port).encode())
+            return await self._open(OpenRequest(request_id, host, port), deadline, timeout_seconds)
+        finally:
+            self._slots.release()
+
+    async def _take_slot(self, deadline: float, timeout_seconds: float) -> None:
+        """Wait in line while the agent has as many unanswered streams as a Yamux peer takes."""
+        try:
+            self._slots.acquire_nowait()
+        except trio.WouldBlock:
+            try:
+                with trio.fail_at(deadline):
+                    await self._slots.acquire()
+            except trio.TooSlowError:
+                raise AgentDialTimeout(
+                    f"the agent left {ACCEPT_BACKLOG} streams unanswered for {timeout_seconds:g} s"
+                ) from None
+
+    async def _open(
+        self, request: OpenRequest, deadline: float, timeout_seconds: float
+    ) -> TunnelStream:
+        stream = self._open_stream()
+        stream.waits.deadline = deadline
+        try:
+            self.session.send(stream.core, request.encode())
             self.push()
             verdict = Verdict.parse(await receive_opening(stream))
             if not verdict.ok:
@@ -154,16 +176,12 @@ class Tunnel:
             if fault is None:
                 raise
             raise fault from error
-        finally:
-            self._opening -= 1
         stream.waits.deadline = inf
         return stream
 
     def _open_stream(self) -> TunnelStream:
         if self.reason is not None:
             raise AgentDisconnected(str(self.reason))
-        if self._opening >= ACCEPT_BACKLOG:  # the peer would have to refuse one more
-            raise AgentDialFailed(f"the agent leaves {self._opening} streams unanswered")
         try:
             return TunnelStream(self, self.session.open())
         except StreamClosed as error:
@@ -298,13 +316,13 @@ class Tunnel:
                 await trio.lowlevel.checkpoint()  # who got something takes it before we go on
 
     async def _write(self) -> None:
-        while True:
+        while self.reason is None:
             rest = self._unsent
             if rest is not None:
                 # Tried again although it failed just now: readiness in between told nobody.
                 self._unsent = None
-                if not self._offer(rest) and self.reason is None:
-                    await self._connection.flush()
+                if not self._offer(rest):
+                    await self._connection.flush()  # or learn that the tunnel has ended
             elif self.session.has_output:
                 self._corked = self._corks > 1  # one alone has waited for nothing
                 self.push()

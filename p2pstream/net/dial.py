@@ -23,7 +23,7 @@ import trio
 from attrs import frozen
 
 from p2pstream.errors import ConnectFailed, ConnectTimeout, DeadlineExpired
-from p2pstream.net.stream import Stream, TcpStream
+from p2pstream.net.stream import Stream, TcpStream, prepare_socket
 
 # RFC 8305 §5 "Connection Attempt Delay": 250 ms is its recommended value.
 _STAGGER_SECONDS: Final = 0.25
@@ -137,7 +137,7 @@ def _start(address: str, port: int) -> tuple[socket.socket, bool]:
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        prepare_socket(sock)
         code = sock.connect_ex((address, port))
     except BaseException:
         sock.close()

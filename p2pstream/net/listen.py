@@ -21,7 +21,7 @@ from typing import Final
 import trio
 
 from p2pstream.errors import CommandError, StreamError
-from p2pstream.net.stream import TcpStream
+from p2pstream.net.stream import TcpStream, prepare_socket
 
 log = logging.getLogger(__name__)
 
@@ -71,8 +71,7 @@ def _listen(host: str, port: int) -> socket.socket:
     sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        # Accepted sockets inherit it (Linux), which saves a system call each.
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        prepare_socket(sock)  # inherited by what is accepted, which saves system calls
         if family == socket.AF_INET6:
             # IPv4 has a socket of its own, so that peers show as themselves, not as ::ffff:….
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)

@@ -123,29 +123,25 @@ class TlsStream(Stream):
 
     async def receive(self, max_bytes: int) -> bytes:
         """See `Stream`. An end without `close_notify` is `StreamBroken` (rule 3)."""
-        return await self._receive(max_bytes, later=False)
-
-    async def receive_later(self, max_bytes: int) -> bytes:
-        """See `Stream`."""
-        return await self._receive(max_bytes, later=True)
-
-    async def _receive(self, max_bytes: int, *, later: bool) -> bytes:
         if self._closed:
             raise StreamClosed("receive on a closed stream")
         if self._early:
             data, self._early = self._early[:max_bytes], self._early[max_bytes:]
             return data
-        inner = self._inner
-        if later and self._nothing_here():
-            self._turns = _TURNS
-            self._feed(await inner.receive_later(_CIPHERTEXT))
         while (plaintext := self._unseal(max_bytes)) is None:
-            self._feed(await inner.receive(_CIPHERTEXT))
+            self._feed(await self._inner.receive(_CIPHERTEXT))
         self._turns -= 1
         if self._turns <= 0:
             self._turns = _TURNS
             await trio.lowlevel.checkpoint()
         return plaintext
+
+    async def receive_later(self, max_bytes: int) -> bytes:
+        """See `Stream`."""
+        if self._nothing_here() and not self._closed:
+            self._turns = _TURNS
+            self._feed(await self._inner.receive_later(_CIPHERTEXT))
+        return await self.receive(max_bytes)
 
     def receive_nowait(self, max_bytes: int) -> bytes | None:
         """See `Stream`."""
@@ -162,7 +158,8 @@ class TlsStream(Stream):
     def _nothing_here(self) -> bool:
         """Whether only the stream below can tell more."""
         return not (
-            self._incoming.pending
+            self._early
+            or self._incoming.pending
             or self._tls.pending()
             or self._ended
             or self._failure is not None

@@ -117,12 +117,14 @@ _TRAILER_PREFIXES: Final = (b"if-", b"proxy-", b"x-forwarded-")
 class TargetHeaders:
     """What a target adds to or replaces in its requests; made once, at reload."""
 
-    host: bytes | None
-    """The origin's authority; None with `preserve_host`."""
+    host: bytes
+    """The origin's authority."""
     replaced: frozenset[bytes]
     """Lower-case names that the configured lines replace."""
     configured: bytes
     """The configured lines, ready to send."""
+    preserve_host: bool = False
+    """The client's authority goes to the origin, if it named one."""
     kept_out: frozenset[bytes] = field(init=False)
     """`replaced`, and each of its names with `-` for `_`: what may not come from the client."""
 
@@ -151,7 +153,7 @@ def request_block(fields: Fields, hop: Hop, authority: bytes, target: TargetHead
     if b"host" in kept_out:
         host = b""
     else:
-        host = b"Host: %b\r\n" % (target.host if target.host is not None else authority)
+        host = b"Host: %b\r\n" % (authority if target.preserve_host and authority else target.host)
     claims = [
         claim for claim in _claims(fields, hop, authority) if claim[0].lower() not in kept_out
     ]

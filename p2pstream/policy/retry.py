@@ -14,7 +14,7 @@ IDEMPOTENT: Final = frozenset((b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"))
 def may_retry_pooled(method: bytes, has_body: bool, sent: bool = True) -> bool:
     """Whether a request that a kept-alive connection lost without any answer may be sent again.
 
-    `sent` is whether any byte of it may have left. One with a body may not be sent again: the
-    body has been consumed from the client.
+    `sent` is whether any byte of it may have left: what has not may always be sent again. Of one
+    with a body, the body has been consumed from the client.
     """
-    return not has_body and (method in IDEMPOTENT or not sent)
+    return not sent or (method in IDEMPOTENT and not has_body)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from p2pstream.errors import ClientCancelled, Fault, StreamError
+from p2pstream.errors import ClientCancelled, Fault, ServerLeft, StreamError
 from p2pstream.policy.compiled import CompiledRoute
 from p2pstream.proxy.replies import ALLOW, CLOSING, fault_answer, own_answer
 from p2pstream.snapshot import StaticReply
@@ -67,7 +67,7 @@ def answer_cut(x: Exchange, error: BaseException) -> None:
     stream = x.connection.stream
     x.keep = False
     if x.fault is None:
-        x.fault = Fault(repr(error)) if isinstance(error, Exception) else ClientCancelled("cut")
+        x.fault = Fault(repr(error)) if isinstance(error, Exception) else ServerLeft("cut")
     if x.responding or not isinstance(error, Exception):
         x.status = x.status or x.fault.status
         stream.abort()

@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 _READ_SIZE: Final = 64 * 1024
 # Field blocks longer than this are parsed anew for every request rather than remembered: an idle
 # connection should not hold much.
-_REMEMBERED_BYTES: Final = 4096
+_REMEMBERED_BYTES: Final = 2048
 # A client that goes on sending after our last answer is read from this long, and only while
 # something comes at least so often (nginx's lingering_time and lingering_timeout: 30 s, 5 s).
 _LINGER_SECONDS: Final = 30.0

@@ -65,7 +65,7 @@ async def forward(
             reusable = await _attempt(x, plan, upstream, request, upgrade)
         except Stale as stale:
             upstream.stream.abort()
-            if not (stale.unsent or may_retry_pooled(x.head.method, x.body is not None)):
+            if not may_retry_pooled(x.head.method, x.body is not None, not stale.unsent):
                 raise UpstreamClosed(f"kept-alive connection: {stale}") from stale
             upstream = await reconnect()
             reusable = await _attempt(x, plan, upstream, request, upgrade)
@@ -142,7 +142,7 @@ def _request(x: Exchange, plan: TargetPlan) -> tuple[bytes, bytes]:
     first = upgrade = b""
     if x.body is not None:
         framing = CHUNKED if fields.chunked else b"Content-Length: %d\r\n" % (x.body.length or 0)
-        first = _framed(x.body, x.body.take_buffered())
+        first = _framed(x.body, x.body.take_buffered(), plan)
     else:
         framing = b"" if fields.content_length is None else b"Content-Length: 0\r\n"
         if fields.upgrade is not None and head.minor_version:  # RFC 9110 §7.8: not in HTTP/1.0
@@ -158,13 +158,16 @@ def _unexpecting(fields: Fields) -> Fields:
     return attrs.evolve(fields, lines=[line for line in fields.lines if line[0] != b"expect"])
 
 
-def _framed(body: RequestBody, pieces: list[bytes]) -> bytes:
-    """Payload pieces as they go to the origin: as they are, or in the chunked coding."""
+def _framed(body: RequestBody, pieces: list[bytes], plan: TargetPlan) -> bytes:
+    """Payload pieces as they go to the origin: as they are, or in the chunked coding.
+
+    Trailers may not say what the target's own fields say, which nobody but the operator may set.
+    """
     if body.length is not None:
         return b"".join(pieces)
     framed = chunk(pieces)
     if body.complete:
-        framed += last_chunk(forwarded_trailers(body.trailers))
+        framed += last_chunk(forwarded_trailers(body.trailers, plan.headers.kept_out))
     return framed
 
 
@@ -177,7 +180,7 @@ async def _with_upload(
     reusable = False
 
     async def upload() -> None:
-        fault = await _upload(x, upstream, body)
+        fault = await _upload(x, plan, upstream, body)
         if fault is not None:
             faults.append(fault)
             nursery.cancel_scope.cancel()
@@ -197,7 +200,9 @@ async def _with_upload(
     return reusable and body.complete
 
 
-async def _upload(x: Exchange, upstream: Upstream, body: RequestBody) -> Fault | None:
+async def _upload(
+    x: Exchange, plan: TargetPlan, upstream: Upstream, body: RequestBody
+) -> Fault | None:
     """Move the rest of the body; returns what ends the whole exchange.
 
     An origin that has begun to answer need not take the rest, and its client need not send it.
@@ -205,7 +210,7 @@ async def _upload(x: Exchange, upstream: Upstream, body: RequestBody) -> Fault |
     send = upstream.stream.send
     try:
         while not body.complete:
-            await send(_framed(body, await body.read()))
+            await send(_framed(body, await body.read(), plan))
     except RequestTimeout as fault:
         return None if x.responding else fault
     except Fault as fault:  # the client's

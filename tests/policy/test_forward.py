@@ -41,7 +41,7 @@ STRANGER = Hop("203.0.113.9", False, b"http", PROXIES)
 SECURE = Hop("2001:db8::9", False, b"https", PROXIES)
 TRUSTED = Hop("10.0.0.1", True, b"http", PROXIES)
 PLAIN = TargetHeaders(b"origin:8080", frozenset(), b"")
-KEEP_HOST = TargetHeaders(None, frozenset(), b"")
+KEEP_HOST = TargetHeaders(b"origin:8080", frozenset(), b"", preserve_host=True)
 DATE = b"Tue, 15 Nov 1994 08:12:31 GMT"
 
 Pairs = list[tuple[bytes, bytes]]

@@ -584,8 +584,8 @@ async def test_shutdown_cuts(lab: Lab) -> None:
     await one.broken()
     await uploading.broken()
     await two.broken()
-    assert sorted(record.status for record in proxy.records) == [200, 499]
-    assert {record.error_kind for record in proxy.records} == {"client_cancelled"}
+    assert sorted(record.status for record in proxy.records) == [200, 503]
+    assert {record.error_kind for record in proxy.records} == {"server_left"}
 
 
 async def test_a_bug_is_answered_and_recorded_once(

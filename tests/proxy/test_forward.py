@@ -88,6 +88,21 @@ def said(text: str, request: str, origin: Origin) -> str:
     return text.replace("|", "\r\n")
 
 
+async def test_a_trailer_cannot_say_what_the_configuration_says(lab: Lab) -> None:
+    origin = await lab.origin()
+    proxy = lab.forward(origin, target='upstream_request_headers = { X-User = "ours" }')
+    client = await proxy.dial()
+    await client.send(
+        "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+        "0\r\nX-User: admin\r\nx_user: admin\r\nX-Sum: 7\r\n\r\n"
+    )
+    upstream = await origin.accept()
+    assert b"X-User: ours\r\n" in await upstream.head()
+    await upstream.expect("0\r\nX-Sum: 7\r\n\r\n")
+    await upstream.send(OK)
+    assert (await client.response()).status == 200
+
+
 @pytest.mark.parametrize("how", ["whole", "bytewise"])
 @pytest.mark.parametrize("case", REQUESTS)
 async def test_what_an_origin_receives(lab: Lab, case: str, how: str) -> None:
