@@ -35,8 +35,7 @@ interop: $(READY) #? against the real hashicorp/yamux in Go, both ways (installs
 	tests/interop/run.sh
 
 bench: $(READY) #? beside HAProxy, nginx, Caddy, Traefik and Go (installs what it lacks)
-	tests/bench/setup.sh
-	$(BIN)/python tests/bench/run.py
+	$(BIN)/python tests/bench/run.py $(ARGS)
 
 binary: #? dist/p2pstream, one file that needs no Python
 	packaging/binary.sh

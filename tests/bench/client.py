@@ -6,9 +6,9 @@ import ssl
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from origins import Body, Origins
-from peers import Instance
-from process import BenchError, settle
+from tests.bench.origins import Body, Origins
+from tests.bench.peer import Instance
+from tests.bench.process import BenchError, settle
 
 # Large enough that system calls do not count beside the bytes they move.
 CHUNK = 512 * 1024

@@ -13,10 +13,10 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from client import CHUNK, STUCK_SECONDS, ask, connect, read_body
-from origins import Body, Origins
-from peers import Instance, Place
-from process import (
+from tests.bench.client import CHUNK, STUCK_SECONDS, ask, connect, read_body
+from tests.bench.origins import Body, Origins
+from tests.bench.peer import Instance, Place
+from tests.bench.process import (
     BenchError,
     CoreTimes,
     cpu_seconds,

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from peers import Place, nginx_main
-from process import BenchError, free_port, last_line, wait_for_port
+from tests.bench.peer import Place
+from tests.bench.process import BenchError, free_port, last_line, wait_for_port
+from tests.bench.proxies import nginx_main
 
 SMALL_BYTES = 1024
 LARGE_BYTES = 100_000_000

@@ -138,8 +138,9 @@ def output_of(argv: Sequence[str | Path], seconds: float = 30) -> str:
 
 def last_line(text: str) -> str:
     """The end of what a program said, where it names its fault; one line, not too long."""
-    lines = text.strip().splitlines()
-    return lines[-1][-200:] if lines else "no output"
+    # An exception group ends in a drawn frame, which is not what it has to say.
+    lines = [line.strip(" |+-") for line in text.splitlines()]
+    return next((line[:200] for line in reversed(lines) if line), "no output")
 
 
 def first_version(text: str) -> str:

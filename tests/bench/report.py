@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
-from load import Sample
+from tests.bench.load import Sample
 
 OURS, GO = "ours", "go"
 INTRODUCTION = (
@@ -188,7 +188,7 @@ def missed_floors(tables: Sequence[Table]) -> list[str]:
         elif found is None:
             missed.append(f"{name}: Go has no valid figure: {table.fault(GO)}")
         elif found.middle < table.floor:
-            missed.append(f"{name}: {found.middle:.2f} of Go's figure, promised {table.floor}")
+            missed.append(f"{name}: {found.middle:.3f} of Go's figure, promised {table.floor}")
     return missed
 
 

@@ -4,8 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from load import Bench, Sample, bodies, download, idle_memory, requests, upload
-from peers import PEERS, Instance, Mode
+from tests.bench.load import Bench, Sample, bodies, download, idle_memory, requests, upload
+from tests.bench.peer import Instance, Mode
+from tests.bench.peers import PEERS
 
 Measure = Callable[[Bench, Instance], Sample]
 
