@@ -32,7 +32,7 @@ _RECORD: Final = 16_384
 _SEAL: Final = 65_536
 # Ciphertext received at a time: four records and their headers, below the 128 KiB where malloc
 # goes to the kernel.
-_CIPHERTEXT: Final = 65_536 + 1_024
+_CIPHERTEXT: Final = 262_144 + 4_096
 # As in `stream`: calls without waiting before other tasks get their turn.
 _TURNS: Final = 16
 

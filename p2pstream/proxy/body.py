@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from math import inf
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import trio
 
@@ -16,6 +17,8 @@ from p2pstream.errors import (
     RequestTimeout,
     StreamError,
 )
+from p2pstream.net.pipe import WORTHWHILE, Pipe
+from p2pstream.net.stream import Stream
 from p2pstream.proxy.pump import READ_SIZE
 from p2pstream.snapshot import ListenerPlan
 from p2pstream.wire.http1.body import ChunkedDecoder
@@ -28,6 +31,8 @@ if TYPE_CHECKING:
 # new connection (with TLS); beyond, closing is cheaper. Go's net/http has the same number.
 _DRAIN_BYTES: Final = 256 * 1024
 _DRAIN_SECONDS: Final = 2.0
+
+_T = TypeVar("_T", bytes, int)
 
 
 class RequestBody:
@@ -86,22 +91,38 @@ class RequestBody:
         return pieces
 
     async def _receive(self) -> bytes:
-        stream = self._connection.stream
-        waits = stream.waits
         # Of a body with a length no more is read than that: what follows waits in the kernel.
         size = READ_SIZE if self._decoder else min(READ_SIZE, self._remaining)
+        return await self._in_time(self._connection.stream.receive(size))
+
+    def pipe_to(self, sink: Stream) -> Pipe | None:
+        """A pipe for the rest of a long body with a length; None if it has to be read."""
+        if self._decoder is not None or self._remaining < WORTHWHILE:
+            return None
+        return Pipe.between(self._connection.stream, sink)
+
+    async def fill(self, pipe: Pipe) -> None:
+        """Let the next bytes go into the pipe. Errors: the client's faults."""
+        count = await self._in_time(pipe.fill(self._remaining))
+        self._remaining -= count
+        self.complete = self._remaining == 0
+        self.received += count
+
+    async def _in_time(self, receiving: Awaitable[_T]) -> _T:
+        """What a way of receiving brings, which must not be nothing."""
+        waits = self._connection.stream.waits
         waits.deadline = trio.current_time() + self._stall_seconds
         try:
-            data = await stream.receive(size)
+            received = await receiving
         except DeadlineExpired as error:
             raise RequestTimeout("the body stopped coming") from error
         except StreamError as error:
             raise ClientCancelled(f"inside the body: {error}") from error
         finally:
             waits.deadline = inf
-        if not data:
+        if not received:
             raise ClientCancelled("the client closed inside the body")
-        return data
+        return received
 
     def _take(self, data: bytes) -> list[bytes]:
         if self._decoder is None:

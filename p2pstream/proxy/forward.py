@@ -207,10 +207,16 @@ async def _upload(
 
     An origin that has begun to answer need not take the rest, and its client need not send it.
     """
-    send = upstream.stream.send
+    stream = upstream.stream
     try:
+        pipe = body.pipe_to(stream)
+        if pipe is not None:
+            with pipe:
+                while not body.complete:
+                    await body.fill(pipe)
+                    await pipe.drain()
         while not body.complete:
-            await send(_framed(body, await body.read(), plan))
+            await stream.send(_framed(body, await body.read(), plan))
     except RequestTimeout as fault:
         return None if x.responding else fault
     except Fault as fault:  # the client's

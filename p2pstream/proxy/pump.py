@@ -16,10 +16,12 @@ import trio
 
 from p2pstream.errors import (
     ClientCancelled,
+    Fault,
     PeerGone,
     StreamError,
     UpstreamAborted,
 )
+from p2pstream.net.pipe import WORTHWHILE, Pipe
 from p2pstream.net.stream import Stream
 from p2pstream.policy.forward import forwarded_trailers
 from p2pstream.wire.http1.body import ChunkedDecoder
@@ -53,19 +55,39 @@ class Relay:
         """Receive from the origin; `b""` at its end."""
         try:
             return await self.origin.receive(max_bytes)
-        except PeerGone as error:
-            raise ClientCancelled(str(error)) from error
         except StreamError as error:
-            raise UpstreamAborted(f"while receiving the body: {error}") from error
+            raise _origin_failed(error) from error
 
     async def length(self, remaining: int) -> None:
         """Move exactly `remaining` bytes."""
+        if remaining >= WORTHWHILE:
+            pipe = Pipe.between(self.origin, self.client)
+            if pipe is not None:
+                with pipe:
+                    await self._spliced(pipe, remaining)
+                return
         while remaining > 0:
             data = await self.receive(READ_SIZE if remaining > READ_SIZE else remaining)
             if not data:
                 raise UpstreamAborted(f"the origin closed with {remaining} bytes still to come")
             remaining -= len(data)
             await self.send(data)
+
+    async def _spliced(self, pipe: Pipe, remaining: int) -> None:
+        """As `length`, without seeing the bytes."""
+        while remaining > 0:
+            try:
+                count = await pipe.fill(remaining)
+            except StreamError as error:
+                raise _origin_failed(error) from error
+            if not count:
+                raise UpstreamAborted(f"the origin closed with {remaining} bytes still to come")
+            remaining -= count
+            try:
+                await pipe.drain()
+            except StreamError as error:
+                raise ClientCancelled(f"while sending: {error}") from error
+            self.sent += count
 
     async def chunked(self, decoder: ChunkedDecoder, data: bytes, rechunk: bool) -> bytes:
         """Move a chunked body that begins with `data`; chunked again, or bare when not `rechunk`.
@@ -101,6 +123,13 @@ class Relay:
                 break
         if rechunk:
             await self.send(LAST_CHUNK)
+
+
+def _origin_failed(error: StreamError) -> Fault:
+    """Whose failure it is when receiving from the origin failed."""
+    if isinstance(error, PeerGone):
+        return ClientCancelled(str(error))
+    return UpstreamAborted(f"while receiving the body: {error}")
 
 
 class Splice:

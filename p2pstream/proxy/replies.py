@@ -14,7 +14,6 @@ from p2pstream.errors import (
     HeaderTooLarge,
     InvalidRequest,
     MethodNotAllowed,
-    NoTarget,
     RequestTimeout,
 )
 from p2pstream.wire.http1.serialize import reason_phrase, status_line
@@ -75,7 +74,7 @@ def fault_answer(
     extra = connection
     body = f"{fault.status} {phrase}\nrequest id: {request_id}\n"
     content_type = b"text/plain; charset=utf-8"
-    if isinstance(fault, NoTarget):
+    if fault.status == 503:
         extra += b"Retry-After: %d\r\n" % RETRY_AFTER
         if prefers_html(accept):
             content_type = b"text/html; charset=utf-8"
