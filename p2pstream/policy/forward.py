@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 from itertools import product
 from typing import Final
 
@@ -44,6 +45,7 @@ __all__ = [
 VIA: Final = b"Via: 1.1 p2pstream\r\n"
 UPGRADE: Final = b"Connection: Upgrade\r\nUpgrade: %b\r\n"
 # RFC 9110 §10.1.4: whoever sends TE names it in Connection.
+_NO_FIELDS: Final = Fields([])
 _TE: Final = b"Connection: TE\r\nTE: trailers\r\n"
 
 
@@ -142,8 +144,11 @@ def request_block(fields: Fields, hop: Hop, authority: bytes, target: TargetHead
     kept_out = target.kept_out
     trusted = hop.trusted
     kept: list[tuple[bytes, bytes]] = []
+    te = b""
     for lower, name, value in fields.lines:
         if lower in _REQUEST_DROPPED or lower in named:
+            if lower == b"te" and _wants_trailers(fields):
+                te = _TE
             continue
         if lower[0] in _LOOKED_AT and not _may_travel(lower, trusted):
             continue
@@ -154,19 +159,23 @@ def request_block(fields: Fields, hop: Hop, authority: bytes, target: TargetHead
         host = b""
     else:
         host = b"Host: %b\r\n" % (authority if target.preserve_host and authority else target.host)
-    claims = [
-        claim for claim in _claims(fields, hop, authority) if claim[0].lower() not in kept_out
-    ]
-    return b"".join(
-        (
-            host,
-            field_lines(kept),
-            field_lines(claims),
-            _TE if _wants_trailers(fields) else b"",
-            VIA,
-            target.configured,
+    if trusted or kept_out or len(authority) > _LONGEST_REMEMBERED:
+        claims = field_lines(
+            claim for claim in _claims(fields, hop, authority) if claim[0].lower() not in kept_out
         )
-    )
+    else:
+        claims = _claims_of_stranger(hop.peer, hop.scheme, authority)
+    return b"".join((host, field_lines(kept), claims, te, VIA, target.configured))
+
+
+# Names are at most this long (RFC 1035 §2.3.4), and so the memory below is bounded.
+_LONGEST_REMEMBERED: Final = 255
+
+
+@lru_cache(maxsize=1024)
+def _claims_of_stranger(peer: str, scheme: bytes, authority: bytes) -> bytes:
+    """What we say of a client that nobody vouches for: it repeats from request to request."""
+    return field_lines(_claims(_NO_FIELDS, Hop(peer, False, scheme), authority))
 
 
 def _dashed(name: bytes) -> bytes:

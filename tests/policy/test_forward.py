@@ -652,7 +652,8 @@ def _claims_are_ours(
     for line in pairs(target.configured):
         assert found[line[0].lower()] == line[1]
     if b"host" not in target.replaced:
-        assert found[b"host"] == (target.host if target.host is not None else head.authority)
+        ours = not (target.preserve_host and head.authority)
+        assert found[b"host"] == (target.host if ours else head.authority)
     assert [value for name, value in theirs.headers if name == b"via"][-1] == b"1.1 p2pstream"
 
 
