@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint unit interop bench binary clean
+.PHONY: help setup demo test lint unit fuzz interop bench binary clean
 
 help: #? this list
 	@grep -E '^[a-z-]+:.*#\?' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*#\? */  make \1\t/' | expand -t 18
@@ -30,6 +30,9 @@ test: lint unit #? what CI runs: lint, types, tests
 
 demo: $(READY) #? a server, two agents and an origin at work, on this machine
 	$(BIN)/python tests/demo/demo.py
+
+fuzz: $(READY) #? twenty thousand examples for each fuzz target
+	$(BIN)/python -m pytest tests/fuzz --hypothesis-profile=fuzz
 
 interop: $(READY) #? against the real hashicorp/yamux in Go, both ways (installs Go if there is none)
 	tests/interop/run.sh

@@ -7,10 +7,10 @@
 Tasks, and what each still says when it is cancelled:
 
 * The reader (in `run`'s own task) feeds the session and wakes the tasks of the streams that have
-  news. The writer sends what did not go straight out. Keepalive proves that the peer answers.
-  These three live and end together with the tunnel; whoever of them meets the end of the
-  connection, or a breach of protocol, ends the tunnel. Cancelling `run` ends it at once; to be
-  polite, `drain` or `close` first, which say GoAway.
+  news. The writer (`sender`) sends what did not go straight out. `keepalive` proves that the peer
+  answers. These three live and end together with the tunnel; whoever of them meets the end of
+  the connection, or a breach of protocol, ends the tunnel. Cancelling `run` ends it at once,
+  and the peer hears the connection close; to say GoAway first, `drain` or `close`.
 * A task per stream the peer opened (`serve`), in the tunnel's nursery: ends with its stream at
   the latest, closed if it returned, reset if it failed. Cancelled with the tunnel.
 * The tasks that use streams are not the tunnel's. Cancelling one never concerns the session: a
@@ -27,6 +27,10 @@ from typing import Final
 
 import trio
 
+from p2pstream.agents.keepalive import PING_SECONDS as PING_SECONDS
+from p2pstream.agents.keepalive import PONG_SECONDS as PONG_SECONDS
+from p2pstream.agents.keepalive import Keepalive
+from p2pstream.agents.sender import Sender
 from p2pstream.agents.tunnel_stream import TunnelStream
 from p2pstream.errors import (
     AgentDialFailed,
@@ -39,27 +43,17 @@ from p2pstream.errors import (
     StreamError,
     TunnelLost,
 )
-from p2pstream.net.stream import Bytes, Stream, TcpStream
+from p2pstream.net.stream import Stream, TcpStream
 from p2pstream.wire.opening import OpeningError, OpeningReader, OpenRequest, Verdict
 from p2pstream.wire.yamux import stream as yamux
-from p2pstream.wire.yamux.frame import HEADER_BYTES, GoAwayCode, ProtocolError
-from p2pstream.wire.yamux.session import ACCEPT_BACKLOG, Session
-from p2pstream.wire.yamux.turns import SMALL_REST
+from p2pstream.wire.yamux.frame import GoAwayCode, ProtocolError
+from p2pstream.wire.yamux.session import Session
+from p2pstream.wire.yamux.streams import ACCEPT_BACKLOG
 
 _log = logging.getLogger("p2pstream.agents.tunnel")
 
-# Spec §8: a ping every 20 s, answered within 10 s.
-PING_SECONDS: Final = 20.0
-PONG_SECONDS: Final = 10.0
-# A line full of bulk may delay an answer while bytes keep coming, which proves the peer as well:
-# then the answer may take this much longer. A silent peer gets `PONG_SECONDS` and no more.
-_BUSY_EXTENSIONS: Final = 2
-
 # One read: four full frames, or some hundred small ones.
 READ_BYTES: Final = 256 * 1024
-
-# Small frames collected for one system call before it is made all the same.
-_MOST_CORKED: Final = 64
 
 # What the kernel may hold unsent of ours. Whatever stands there is ahead of every later frame:
 # at 10 Mbit/s, 128 KiB is a tenth of a second, the kernel's default of megabytes several.
@@ -79,22 +73,13 @@ class Tunnel:
         """Set when the peer said GoAway, or when the tunnel ended: open no more streams here."""
         self.reason: StreamError | None = None
         """Why the tunnel ended; None while it has not."""
-        self.proven_at = -inf
-        """Trio time of the last answered ping: when the peer was last known to be there."""
         self.received = 0
-        self.sent = 0
-        """Bytes of the connection, frames included."""
+        """Bytes that came over the connection, frames included."""
+        self.sender = Sender(connection, self.session, news=self._pass_on_news, lost=self.end)
         self._connection = connection
         self._serve = serve
         self._nursery: trio.Nursery | None = None
-        self._unsent: memoryview | None = None  # goes before everything else; the writer's
-        self._parked: trio.lowlevel.Task | None = None  # the writer, while it has nothing to do
-        self._corked = False  # small frames wait for one another until the writer's turn
-        self._corks = 0  # how many wait
-        self._heard = False  # something arrived since the last ping
-        self._ping = 0
-        self._pinged_at = 0.0
-        self._pong = trio.Event()
+        self._keepalive = Keepalive(self.session)
         self._slots = trio.Semaphore(ACCEPT_BACKLOG)  # the peer would have to refuse one more
         self._lingering: set[yamux.Stream] = set()  # closed by us since the last ping, ...
         self._lingering_longer: set[yamux.Stream] = set()  # ... or before it; not by the peer
@@ -109,6 +94,16 @@ class Tunnel:
         return len(self.session.streams)
 
     @property
+    def sent(self) -> int:
+        """Bytes that the connection took, frames included."""
+        return self.sender.sent
+
+    @property
+    def proven_at(self) -> float:
+        """Trio time of the last answered ping: when the peer was last known to be there."""
+        return self._keepalive.proven_at
+
+    @property
     def round_trip(self) -> float | None:
         """The path's round trip in seconds, once measured."""
         return self.session.round_trip.seconds
@@ -120,7 +115,7 @@ class Tunnel:
                 self._nursery = nursery
                 if self.reason is not None:
                     return
-                nursery.start_soon(self._ending_with_it, self._write)
+                nursery.start_soon(self._ending_with_it, self.sender.run)
                 nursery.start_soon(self._ending_with_it, self._keep_alive)
                 await self._ending_with_it(self._read)
                 nursery.cancel_scope.cancel()
@@ -221,36 +216,10 @@ class Tunnel:
 
     # --- what its streams ask ------------------------------------------------------------------
 
-    def send_now(self, core: yamux.Stream, data: Bytes) -> int:
-        """Send as much of `data` as one frame carries, past no one; how much. 0: wait your turn."""
-        session = self.session
-        if self._unsent is not None:
-            return 0
-        corked = self._corked and len(data) <= SMALL_REST and self._corks < _MOST_CORKED
-        if session.has_output and not corked:
-            self.push()
-            if self._unsent is not None or not core.sending:
-                return 0
-        frame = session.frame(core, data)
-        if not frame:
-            return 0
-        if corked:
-            session.queue(frame)
-            self._corks += 1
-            self._wake_writer()
-        else:
-            self._offer(frame)
-        return len(frame) - HEADER_BYTES
-
     def grant(self, core: yamux.Stream) -> None:
         """The reader of `core` took bytes: tell the peer if that is due."""
-        session = self.session
-        session.update_window(core, trio.current_time())
-        if session.has_output:
-            if self._corked:
-                self._wake_writer()
-            else:
-                self.push()
+        self.session.update_window(core, trio.current_time())
+        self.sender.push_soon()
 
     def close_stream(self, core: yamux.Stream) -> None:
         """End a stream nobody uses any more: in order if all was read, else by a reset."""
@@ -270,12 +239,10 @@ class Tunnel:
 
     def push(self) -> None:
         """Send what waits, as far as the connection takes it now; the writer has the rest."""
-        session = self.session
-        self._corks = 0
-        while self._unsent is None and session.has_output and self.reason is None:
-            batch = session.next_batch()
-            if batch and not self._offer(batch[0] if len(batch) == 1 else b"".join(batch)):
-                break
+        if self.reason is None:
+            self.sender.push()
+
+    def _pass_on_news(self) -> None:
         self._dispatch()
         self._note_idle()
 
@@ -291,23 +258,24 @@ class Tunnel:
     async def _read(self) -> None:
         receive = self._connection.receive
         session = self.session
+        keepalive = self._keepalive
         while True:
             data = await receive(READ_BYTES)
             if not data:
                 session.receive_eof()
                 raise TunnelLost("the peer closed the connection")
             self.received += len(data)
-            self._heard = True
+            keepalive.heard = True
             try:
                 session.receive_data(data)
             except ProtocolError as error:
                 self._say_goodbye(error)
                 raise
             if self._dispatch() > 1:
-                self._corked = True
+                self.sender.corked = True
             self._note_idle()
             if session.pongs:
-                self._take_pongs()
+                keepalive.take_pongs()
             if session.peer_going_away:
                 self.leaving.set()
             if session.has_output:
@@ -315,76 +283,10 @@ class Tunnel:
             if len(data) == READ_BYTES:
                 await trio.lowlevel.checkpoint()  # who got something takes it before we go on
 
-    async def _write(self) -> None:
-        while self.reason is None:
-            rest = self._unsent
-            if rest is not None:
-                # Tried again although it failed just now: readiness in between told nobody.
-                self._unsent = None
-                if not self._offer(rest):
-                    await self._connection.flush()  # or learn that the tunnel has ended
-            elif self.session.has_output:
-                self._corked = self._corks > 1  # one alone has waited for nothing
-                self.push()
-            else:
-                self._parked = trio.lowlevel.current_task()
-                await trio.lowlevel.wait_task_rescheduled(self._abort_parking)
-
     async def _keep_alive(self) -> None:
-        while True:
-            self._ping = (self._ping + 1) & 0xFFFF_FFFF
-            self._pinged_at = trio.current_time()
-            self._pong = trio.Event()
-            self._heard = False
-            self.session.ping(self._ping)
-            self.push()
-            await self._wait_for_pong()
-            self._reset_lingering()
-            await trio.sleep_until(self._pinged_at + PING_SECONDS)
-
-    async def _wait_for_pong(self) -> None:
-        """Errors: `TunnelLost` when the peer is not there any more."""
-        for _ in range(1 + _BUSY_EXTENSIONS):
-            with trio.move_on_after(PONG_SECONDS):
-                await self._pong.wait()
-                return
-            if not self._heard:
-                break
-            self._heard = False
-        waited = trio.current_time() - self._pinged_at
-        raise TunnelLost(f"no answer to a keepalive ping within {waited:.0f} s")
-
-    def _abort_parking(self, _raise_cancel: object) -> trio.lowlevel.Abort:
-        self._parked = None
-        return trio.lowlevel.Abort.SUCCEEDED
-
-    def _wake_writer(self) -> None:
-        task = self._parked
-        if task is not None:
-            self._parked = None
-            trio.lowlevel.reschedule(task)
+        await self._keepalive.run(self._reset_lingering)
 
     # --- details -------------------------------------------------------------------------------
-
-    def _offer(self, data: Bytes) -> bool:
-        """Give `data` to the connection; False if it did not take all, or is gone."""
-        try:
-            taken = self._connection.try_send(data)
-            if taken != len(data):
-                data = memoryview(data)
-                while taken and len(data) > taken:
-                    self.sent += taken
-                    data = data[taken:]
-                    taken = self._connection.try_send(data)
-        except StreamError as error:
-            self.end(TunnelLost(str(error)))
-            return False
-        self.sent += taken
-        if taken == len(data):
-            return True
-        self._unsent = memoryview(data)
-        self._wake_writer()
-        return False
 
     def _dispatch(self) -> int:
         """Wake the tasks of the streams that have news; how many streams these are."""
@@ -432,17 +334,9 @@ class Tunnel:
         self._lingering_longer, self._lingering = self._lingering, set()
         self.push()
 
-    def _take_pongs(self) -> None:
-        pongs = self.session.pongs
-        if self._ping in pongs and not self._pong.is_set():
-            self.proven_at = trio.current_time()
-            self.session.round_trip.record(self.proven_at - self._pinged_at)
-            self._pong.set()
-        pongs.clear()
-
     def _say_goodbye(self, error: ProtocolError) -> None:
         """Tell a peer that broke the protocol, if we are not in the middle of a frame."""
-        if error.answer is not None and self._unsent is None:
+        if error.answer is not None and self.sender.is_between_frames:
             self.session.go_away(error.answer)
             self.push()
 

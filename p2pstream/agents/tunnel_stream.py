@@ -34,12 +34,22 @@ _TURNS: Final = 16
 class TunnelStream(Stream):
     """Made by `Tunnel` only; `core` is the stream's state in `wire.yamux`."""
 
-    __slots__ = ("_closed", "_failure", "_in_turn", "_tunnel", "_turns", "_waits", "core")
+    __slots__ = (
+        "_closed",
+        "_failure",
+        "_in_turn",
+        "_sender",
+        "_tunnel",
+        "_turns",
+        "_waits",
+        "core",
+    )
 
     def __init__(self, tunnel: Tunnel, core: yamux.Stream) -> None:
         self.core = core
         core.owner = self
         self._tunnel = tunnel
+        self._sender = tunnel.sender
         self._waits = Waits()
         self._turns = _TURNS
         self._closed = False
@@ -102,7 +112,7 @@ class TunnelStream(Stream):
         while True:
             if not core.sending or self._closed:
                 raise self._not_sending()
-            taken = self._tunnel.send_now(core, rest)
+            taken = self._sender.send_now(core, rest)
             if taken == len(rest):
                 break
             if not taken:
@@ -119,6 +129,8 @@ class TunnelStream(Stream):
         core = self.core
         tunnel = self._tunnel
         self._turns = _TURNS
+        if not core.sending:  # what was tried a moment ago told that the tunnel is gone
+            raise self._not_sending()
         tunnel.session.send(core, data)
         tunnel.push()
         self._in_turn = True
@@ -140,7 +152,7 @@ class TunnelStream(Stream):
             raise self._not_sending()
         if core.outbox is not None or not data:
             return 0
-        taken = self._tunnel.send_now(core, data)
+        taken = self._sender.send_now(core, data)
         if not taken and core.sending:
             piece = bytes(memoryview(data)[:MAX_PAYLOAD])
             self._tunnel.session.send(core, piece)

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from attrs import evolve, frozen
@@ -29,7 +30,7 @@ from p2pstream.config.model import Agent
 from p2pstream.net.http import Headers, Request, Response, tokens
 
 if TYPE_CHECKING:
-    from p2pstream.manage.server import Exchange
+    from p2pstream.manage.server import Exchange, Takeover
 
 log = logging.getLogger(__name__)
 
@@ -134,13 +135,13 @@ def _free_text(request: Request, name: str) -> str:
 
 
 class Attach:
-    """The handler: checks, 101, and hands the connection to the hub until the tunnel ends."""
+    """The handler: checks, 101, and hands the connection to the hub."""
 
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
 
-    async def __call__(self, exchange: Exchange) -> Response | None:
-        """See the module; returns the refusal, or None after the tunnel's end."""
+    async def __call__(self, exchange: Exchange) -> Response | Takeover:
+        """See the module; returns the refusal, or the tunnel to be run."""
         checked = check(exchange.request, self._hub.agents)
         if isinstance(checked, Refused):
             log.warning("agent from %s refused: %s", exchange.peer, checked.detail)
@@ -161,8 +162,7 @@ class Attach:
                 (_MODE_FIELD, "fixed"),
             )
         )
-        await self._hub.attach(agent, exchange.stream, visitor, exchange.peer)
-        return None
+        return partial(self._hub.attach, agent, exchange.stream, visitor, exchange.peer)
 
 
 def _busy(busy: Busy) -> Response:

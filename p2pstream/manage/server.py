@@ -5,7 +5,9 @@ Rules:
 1. Everything is served under the base path of `public_url`; `/healthz` and `/readyz` also without
    it, for probes on the host itself.
 2. Nobody may be slow: handshake and head share one deadline, and so does every later head.
-3. A handler returns its response, or None when it took the connection over.
+3. A handler returns its response, or, after it switched protocols, what goes on with the
+   connection from there: that runs when all that HTTP needed has been let go, because a tunnel
+   idles for months.
 """
 
 from __future__ import annotations
@@ -65,7 +67,13 @@ class Exchange:
         return self.connection.stream
 
 
-Handler = Callable[[Exchange], Awaitable[Response | None]]
+Takeover = Callable[[], Awaitable[None]]
+"""Runs for as long as the connection lasts; it is closed afterwards."""
+
+Answer = Response | Takeover | None
+"""None: the handler itself was all there was, and the connection is done with."""
+
+Handler = Callable[[Exchange], Awaitable[Answer]]
 
 
 class Router:
@@ -80,8 +88,8 @@ class Router:
         for where in {self._base + path, path} if also_at_root else {self._base + path}:
             self._routes.setdefault(where, {})[method] = handler
 
-    async def respond(self, exchange: Exchange) -> Response | None:
-        """Answer a request: 404 and 405 too. None: a handler took the connection over."""
+    async def respond(self, exchange: Exchange) -> Answer:
+        """Answer a request: 404 and 405 too."""
         methods = self._routes.get(exchange.request.path)
         if methods is None:
             return Response.text(404, "not found")
@@ -142,12 +150,17 @@ class Management:
                 log.error("management: the certificate stays as it was: %s", error)
 
     async def _serve_one(self, tcp: TcpStream, peer: str) -> None:
-        reactor = current_reactor()
-        tcp.waits.deadline = reactor.after(_HEAD_SECONDS)
-        if self._context is None:
-            await self._serve_requests(tcp, peer)
-            return
-        tls = TlsStream(tcp, self._context, server_side=True)
+        tcp.waits.deadline = current_reactor().after(_HEAD_SECONDS)
+        stream = tcp if self._context is None else await self._secured(tcp, self._context)
+        try:
+            takeover = await self._serve_requests(stream, peer)
+            if takeover is not None:
+                await takeover()
+        finally:
+            stream.close()
+
+    async def _secured(self, tcp: TcpStream, context: ssl.SSLContext) -> Stream:
+        tls = TlsStream(tcp, context, server_side=True)
         try:
             await tls.handshake()
         except StreamBroken:
@@ -155,29 +168,27 @@ class Management:
                 await ServerConnection(tcp).respond(_SPEAKS_TLS, close=True)
                 await _linger(tcp)
             raise
-        try:
-            await self._serve_requests(tls, peer)
-        finally:
-            tls.close()
+        return tls
 
-    async def _serve_requests(self, stream: Stream, peer: str) -> None:
+    async def _serve_requests(self, stream: Stream, peer: str) -> Takeover | None:
         connection = ServerConnection(stream)
         try:
             while (request := await connection.next_request()) is not None:
                 stream.waits.deadline = current_reactor().after(_RESPONSE_SECONDS)
-                response = await self.router.respond(Exchange(request, connection, peer))
-                if response is None:
-                    return
-                await connection.respond(response, head=request.method == "HEAD")
+                answer = await self.router.respond(Exchange(request, connection, peer))
+                if not isinstance(answer, Response):
+                    return answer
+                await connection.respond(answer, head=request.method == "HEAD")
                 if not connection.start_next():
                     await _linger(stream)
-                    return
+                    break
                 stream.waits.deadline = current_reactor().after(_IDLE_SECONDS)
         except Fault as fault:
             await connection.respond(Response.text(fault.status, fault.kind), close=True)
             await _linger(stream)
         except DeadlineExpired:
             pass  # nothing is owed to who asked nothing, or asks too slowly
+        return None
 
     async def _health(self, _: Exchange) -> Response:
         return Response.text(200, "ok")

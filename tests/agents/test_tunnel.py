@@ -18,13 +18,8 @@ import trio.testing
 from attrs import define
 from trio.testing import MockClock
 
-from p2pstream.agents.tunnel import (
-    PING_SECONDS,
-    PONG_SECONDS,
-    READ_BYTES,
-    Tunnel,
-    receive_opening,
-)
+from p2pstream.agents.keepalive import PING_SECONDS, PONG_SECONDS
+from p2pstream.agents.tunnel import READ_BYTES, Tunnel, receive_opening
 from p2pstream.agents.tunnel_stream import TunnelStream
 from p2pstream.errors import (
     AgentDialFailed,
@@ -39,7 +34,7 @@ from p2pstream.net.reactor import Waits, current_reactor
 from p2pstream.net.stream import Bytes, Stream
 from p2pstream.wire.opening import ErrorKind, OpenRequest, Verdict
 from p2pstream.wire.yamux.frame import Flag, Frame, FrameType
-from p2pstream.wire.yamux.session import ACCEPT_BACKLOG
+from p2pstream.wire.yamux.streams import ACCEPT_BACKLOG
 from p2pstream.wire.yamux.window import INITIAL_WINDOW
 
 KERNEL: Final = 128 * 1024  # what a line holds before `try_send` takes no more
@@ -243,12 +238,19 @@ async def test_an_opened_stream_carries_bytes_and_ends_both_ways(autojump_clock:
         stream.close()
 
 
-async def test_syn_and_opening_request_leave_in_one_write(autojump_clock: MockClock) -> None:
+async def test_syn_and_opening_request_leave_in_one_write(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with tunnels() as pair:
         await trio.testing.wait_all_tasks_blocked()
         writes: list[bytes] = []
         send = pair.server_line.try_send
-        pair.server_line.try_send = lambda data: (writes.append(bytes(data)), send(data))[1]  # type: ignore[method-assign, func-returns-value]  # a spy
+
+        def spy(data: Bytes) -> int:
+            writes.append(bytes(data))
+            return send(data)
+
+        monkeypatch.setattr(pair.server_line, "try_send", spy)
         stream = await open_to(pair.server)
         stream.close()
         request = OpenRequest("r-1", "origin", 80).encode()
@@ -497,12 +499,34 @@ async def test_small_and_large_sends_of_one_stream_stay_in_order(autojump_clock:
 
         async def send() -> None:
             for piece in pieces:
-                pair.server._corked = True
+                pair.server.sender.corked = True
                 await stream.send(piece)
             await stream.send_eof()
 
         nursery.start_soon(send)
         assert await receive_all(stream) == b"".join(pieces)
+        stream.close()
+
+
+async def test_what_a_cancelled_send_had_not_sent_is_taken_back(
+    autojump_clock: MockClock,
+) -> None:
+    async def read_later(stream: TunnelStream, request: OpenRequest) -> None:
+        await trio.sleep(10)
+        received.append(await receive_all(stream))
+
+    received: list[bytes] = []
+    async with tunnels(agreeing(read_later)) as pair:
+        stream = await open_to(pair.server)
+        with trio.move_on_after(1):
+            await stream.send(b"a" * (INITIAL_WINDOW + 1_000_000))
+        assert stream.core.outbox is None
+        await stream.send(b"b")
+        await stream.send_eof()
+        assert await stream.receive(1) == b""
+        assert set(received[0]) == {ord("a"), ord("b")}
+        # The opening took some of the window as well.
+        assert INITIAL_WINDOW - 100 < len(received[0]) <= INITIAL_WINDOW + 1
         stream.close()
 
 
@@ -670,24 +694,24 @@ async def test_a_peer_that_takes_nothing_is_noticed_although_we_cannot_even_ask(
 
 
 async def test_a_busy_peer_gets_longer_to_answer_but_not_for_ever(
-    autojump_clock: MockClock,
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def flood(stream: TunnelStream, request: OpenRequest) -> None:
         while True:
             await stream.send(bytes(1_000))
             await trio.sleep(1)
 
-    def deaf(kind: int, flags: int, stream_id: int, value: int) -> None:
-        if not flags & Flag.SYN:
-            hear(kind, flags, stream_id, value)
+    def deaf(data: bytes) -> None:
+        if not data.startswith(ping):
+            hear(data)
 
+    ping = Frame(FrameType.PING, Flag.SYN, 0, 0).encode()[:8]
     async with tunnels(agreeing(flood)) as pair:
         await trio.sleep(1)
         stream = await open_to(pair.server)
         start = trio.current_time()
-        session = pair.agent.session
-        hear = session._receive_session_frame
-        session._receive_session_frame = deaf  # type: ignore[method-assign]  # to pings
+        hear = pair.agent_line.arrive
+        monkeypatch.setattr(pair.agent_line, "arrive", deaf)
         with pytest.raises(TunnelLost, match="within 30 s"):
             await receive_all(stream)
         assert trio.current_time() - start <= PING_SECONDS + 3 * PONG_SECONDS

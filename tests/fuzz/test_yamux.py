@@ -12,8 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from p2pstream.wire.yamux.frame import HEADER_BYTES, MAX_U32, ProtocolError
-from p2pstream.wire.yamux.session import ACCEPT_BACKLOG, MAX_CONTROL, MAX_PONGS, Session
+from p2pstream.wire.yamux.receive import MAX_PONGS
+from p2pstream.wire.yamux.session import Session
 from p2pstream.wire.yamux.stream import OPENED, State, Stream
+from p2pstream.wire.yamux.streams import ACCEPT_BACKLOG
+from p2pstream.wire.yamux.turns import MAX_CONTROL
 from p2pstream.wire.yamux.window import INITIAL_WINDOW
 
 BUDGET = 2**20
@@ -79,11 +82,11 @@ class Application:
 
     def check_bounds(self) -> None:
         session = self.session
-        assert session._budget.used <= BUDGET
+        assert session._streams.budget.used <= BUDGET
         assert len(session.pongs) <= MAX_PONGS
-        assert len(session._head) < HEADER_BYTES
-        assert len(session._control) <= MAX_CONTROL
-        assert len(session._unaccepted) <= ACCEPT_BACKLOG
+        assert len(session._receiver._head) < HEADER_BYTES
+        assert len(session._turns.control) <= MAX_CONTROL
+        assert len(session._streams.unaccepted) <= ACCEPT_BACKLOG
         for stream in session.streams.values():
             assert stream.state not in (State.CLOSED, State.RESET)
             window = stream.receive_window
@@ -99,7 +102,7 @@ class Application:
             answers += b"".join(session.next_batch())
         session.end(ConnectionError("the end"))
         assert session.streams == {}
-        assert session._budget.used == 0
+        assert session._streams.budget.used == 0
         return self.fault, {} if self.fault else unread, answers
 
 

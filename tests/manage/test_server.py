@@ -290,5 +290,5 @@ async def test_the_router_prefers_the_method_to_any() -> None:
         unused: Any = ServerConnection.__new__(ServerConnection)
         exchange = Exchange(Request(method, "/base/x?q=1", ()), unused, "peer")
         response = await router.respond(exchange)
-        assert response is not None
+        assert isinstance(response, Response)
         assert response.status == status

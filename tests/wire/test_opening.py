@@ -77,9 +77,7 @@ def test_a_frame_is_found_however_it_is_cut(
 
 
 @given(REQUEST, st.binary(max_size=50))
-def test_who_asks_for_what_is_missing_takes_nothing_more(
-    request: OpenRequest, tail: bytes
-) -> None:
+def test_who_asks_for_what_is_missing_takes_nothing_more(request: OpenRequest, tail: bytes) -> None:
     wire = request.encode() + tail
     reader = OpeningReader()
     fed, payload = 0, None

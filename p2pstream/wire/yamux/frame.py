@@ -25,8 +25,9 @@ VERSION: Final = 0
 HEADER_BYTES: Final = 12
 
 # What a data frame of ours carries at most: long enough that the header and the system call are
-# lost in it, short enough (0.5 ms at 1 Gbit/s) that a small answer behind it is not late.
-MAX_PAYLOAD: Final = 65_536
+# lost in it, short enough (0.5 ms at 1 Gbit/s) that a small answer behind it is not late. With its
+# header it fills four TLS records of 16 KiB.
+MAX_PAYLOAD: Final = 65_536 - HEADER_BYTES
 
 # The largest window the 32 bit length field can describe.
 MAX_U32: Final = 0xFFFF_FFFF

@@ -212,10 +212,10 @@ class TwoSessions(RuleBasedStateMachine):
     def memory_is_bounded(self) -> None:
         for side in self.both():
             session = side.session
-            assert session._budget.used <= BUDGET
+            assert session._streams.budget.used <= BUDGET
             live = session.streams.values()
             held = sum(stream.receive_window.size - INITIAL_WINDOW for stream in live)
-            assert held <= session._budget.used
+            assert held <= session._streams.budget.used
             for stream in live:
                 assert sum(map(len, stream.inbox)) == stream.receive_window.unread
                 assert stream.receive_window.unread <= stream.receive_window.size
@@ -241,7 +241,7 @@ class TwoSessions(RuleBasedStateMachine):
             for stream in side.streams.values():
                 side.session.reset(stream)
             assert side.session.streams == {}
-            assert side.session._budget.used == 0
+            assert side.session._streams.budget.used == 0
 
     def check_at_rest(self, side: Side, stream: Stream) -> None:
         peer = self.peer(side)

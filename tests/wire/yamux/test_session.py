@@ -20,8 +20,11 @@ from p2pstream.wire.yamux.frame import (
     GoAwayCode,
     ProtocolError,
 )
-from p2pstream.wire.yamux.session import ACCEPT_BACKLOG, MAX_CONTROL, MAX_PONGS, Session
+from p2pstream.wire.yamux.receive import MAX_PONGS
+from p2pstream.wire.yamux.session import Session
 from p2pstream.wire.yamux.stream import BROKEN, OPENED, READABLE, WRITABLE, State, Stream
+from p2pstream.wire.yamux.streams import ACCEPT_BACKLOG
+from p2pstream.wire.yamux.turns import MAX_CONTROL
 from p2pstream.wire.yamux.window import INITIAL_WINDOW, LUMP, MAX_WINDOW
 
 Feed = Callable[[Session, bytes], None]
@@ -38,8 +41,8 @@ def byte_by_byte(session: Session, wire: bytes) -> None:
 
 def with_a_tail(session: Session, wire: bytes) -> None:
     session.receive_data(wire + frames("PING SYN 0 4711"))
-    assert session._control.pop() == frames("PING ACK 0 4711")
-    session._pongs_queued -= 1
+    assert session._turns.control.pop() == frames("PING ACK 0 4711")
+    session._turns.pongs -= 1
 
 
 @pytest.fixture(params=[whole, byte_by_byte, with_a_tail], ids=lambda feed: feed.__name__)
@@ -158,7 +161,7 @@ def test_ids_are_odd_for_the_client_even_for_the_server() -> None:
 
 def test_ids_run_out() -> None:
     session = Session(client=True)
-    session._next_id = MAX_U32
+    session._streams._next_id = MAX_U32
     assert session.open().id == MAX_U32
     with pytest.raises(StreamClosed, match="used up"):
         session.open()
@@ -251,6 +254,8 @@ def test_opens_of_the_peer_may_overtake_each_other(feed: Feed) -> None:
     agent = Session(client=True)
     feed(agent, frames("WINDOW_UPDATE SYN 4 0", "WINDOW_UPDATE SYN 2 0"))
     assert sorted(agent.streams) == [2, 4]
+    agent.reset(agent.streams[4])
+    feed(agent, frames("DATA 4 late"))
 
 
 # --- reset ------------------------------------------------------------------------------------
@@ -358,7 +363,20 @@ def test_a_window_grows_with_the_round_trip() -> None:
         now += 0.01
     assert stream.receive_window.size == MAX_WINDOW
     agent.reset(stream)
-    assert agent._budget.used == 0
+    assert agent._streams.budget.used == 0
+
+
+def test_growth_goes_back_when_the_peer_ends() -> None:
+    agent, stream = agent_with_stream()
+    window = stream.receive_window
+    agent._streams.budget.borrow(1_000_000)
+    window.size += 1_000_000
+    window.credit += 1_000_000
+    agent.receive_data(frames("DATA 2 *300000", "WINDOW_UPDATE FIN 2 0"))
+    assert agent._streams.budget.used == 300_000 - INITIAL_WINDOW  # where unread bytes stand
+    while stream.take(65_536):
+        agent.update_window(stream, 0.0)
+    assert agent._streams.budget.used == 0
 
 
 @pytest.mark.parametrize("limit", [INITIAL_WINDOW, 2 * INITIAL_WINDOW])
@@ -378,7 +396,8 @@ def test_growth_has_its_limit(limit: int) -> None:
 def test_a_sender_stops_at_its_credit(feed: Feed) -> None:
     agent, stream = agent_with_stream()
     agent.send(stream, bytes(INITIAL_WINDOW + 10))
-    assert sent(agent) == [f"DATA 2 *{MAX_PAYLOAD}"] * 4
+    rest = INITIAL_WINDOW - 4 * MAX_PAYLOAD
+    assert sent(agent) == [*[f"DATA 2 *{MAX_PAYLOAD}"] * 4, f"DATA 2 *{rest}"]
     assert touched(agent) == []
     feed(agent, frames("WINDOW_UPDATE 2 4"))
     assert sent(agent) == ["DATA 2 *4"]
@@ -571,7 +590,7 @@ def test_a_peer_that_provokes_answers_and_does_not_read_them_is_cut() -> None:
     with pytest.raises(ProtocolError, match="does not read"):
         for _ in range(MAX_CONTROL):
             agent.receive_data(flood)
-    assert len(agent._control) == MAX_CONTROL
+    assert len(agent._turns.control) == MAX_CONTROL
 
 
 def test_empty_data_frames_leave_nothing_behind(feed: Feed) -> None:

@@ -91,7 +91,7 @@ def test_a_stream_without_credit_waits_outside_the_line() -> None:
 
 
 def test_one_that_waits_keeps_its_place() -> None:
-    turns = Turns()
+    turns = Turns(lambda _: 0)
     stream = Stream(2, ReceiveWindow(Budget()))
     turns.add(stream)
     assert not turns  # nothing to send

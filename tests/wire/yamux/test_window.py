@@ -208,6 +208,30 @@ def test_a_window_does_not_grow_for_a_slow_line_or_a_short_path() -> None:
     assert near.size == INITIAL_WINDOW
 
 
+def a_turn(window: ReceiveWindow, amount: int, now: float, rtt: float) -> int:
+    window.receive(amount)
+    window.consume(amount)
+    return window.update(now, rtt)
+
+
+def test_less_than_a_round_trip_measures_nothing() -> None:
+    window = ReceiveWindow(Budget())
+    half = INITIAL_WINDOW // 2
+    for now in (0.0, 0.01, 0.02, 0.09):
+        assert a_turn(window, half, now, 0.1) == half
+    assert a_turn(window, half, 0.11, 0.1) == half + INITIAL_WINDOW
+
+
+def test_a_window_that_is_not_needed_is_kept_while_there_is_budget() -> None:
+    window = ReceiveWindow(Budget())
+    transfer(window, rtt=0.1, line=1e9, seconds=1)
+    window.receive(window.credit)
+    for step in range(100):
+        window.consume(min(65_536, window.unread))
+        window.update(20 + step * 0.1, 0.1)
+    assert window.size == MAX_WINDOW
+
+
 def test_without_a_round_trip_nothing_grows() -> None:
     window = ReceiveWindow(Budget())
     for step in range(100):

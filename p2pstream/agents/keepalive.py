@@ -1,0 +1,75 @@
+"""Proof that a tunnel's peer is there: it answers pings, or it is lost (spec §8).
+
+Rules:
+
+1. A ping every `PING_SECONDS`, the first at once; answered within `PONG_SECONDS`.
+2. A line full of bulk may delay the answer while bytes keep coming, which prove the peer as well:
+   then it may take `_BUSY_EXTENSIONS` times longer. A silent peer gets no more than its time.
+3. The answers measure the round trip by which receive windows grow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import inf
+from typing import Final
+
+import trio
+
+from p2pstream.errors import TunnelLost
+from p2pstream.wire.yamux.session import Session
+
+PING_SECONDS: Final = 20.0
+PONG_SECONDS: Final = 10.0
+_BUSY_EXTENSIONS: Final = 2
+
+
+class Keepalive:
+    """The keepalive of one tunnel."""
+
+    __slots__ = ("_pinged_at", "_pong", "_session", "_value", "heard", "proven_at")
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self.proven_at = -inf
+        """Trio time of the last answered ping."""
+        self.heard = False
+        """Something arrived since it was last looked at; the reader says so."""
+        self._value = 0
+        self._pinged_at = 0.0
+        self._pong = trio.Event()
+
+    async def run(self, send: Callable[[], object]) -> None:
+        """Ping for ever; `send` is called after each was queued.
+
+        Errors: `TunnelLost` when the peer is not there any more.
+        """
+        while True:
+            self._value = (self._value + 1) & 0xFFFF_FFFF
+            self._pinged_at = trio.current_time()
+            self._pong = trio.Event()
+            self.heard = False
+            self._session.ping(self._value)
+            send()
+            await self._wait_for_pong()
+            await trio.sleep_until(self._pinged_at + PING_SECONDS)
+
+    async def _wait_for_pong(self) -> None:
+        for _ in range(1 + _BUSY_EXTENSIONS):
+            with trio.move_on_after(PONG_SECONDS):
+                await self._pong.wait()
+                return
+            if not self.heard:
+                break
+            self.heard = False
+        waited = trio.current_time() - self._pinged_at
+        raise TunnelLost(f"no answer to a keepalive ping within {waited:.0f} s")
+
+    def take_pongs(self) -> None:
+        """Look at the answers that the session received."""
+        pongs = self._session.pongs
+        if self._value in pongs and not self._pong.is_set():
+            self.proven_at = trio.current_time()
+            self._session.round_trip.record(self.proven_at - self._pinged_at)
+            self._pong.set()
+        pongs.clear()

@@ -1,0 +1,97 @@
+"""Keepalive: who answers is proven and measured, who does not is lost."""
+
+from __future__ import annotations
+
+from math import inf
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from p2pstream.agents.keepalive import PING_SECONDS, PONG_SECONDS, Keepalive
+from p2pstream.errors import TunnelLost
+from p2pstream.wire.yamux.session import Session
+
+
+class Peers:
+    """Two sessions; the far one answers after `delay` seconds, or never (None)."""
+
+    def __init__(self, delay: float | None) -> None:
+        self.near, self.far = Session(client=False), Session(client=True)
+        self.keepalive = Keepalive(self.near)
+        self.delay = delay
+        self.asked: list[float] = []
+        self.nursery: trio.Nursery
+
+    def send(self) -> None:
+        self.asked.append(trio.current_time())
+        self.far.receive_data(b"".join(self.near.next_batch()))
+        answer = b"".join(self.far.next_batch())
+        if self.delay is not None:
+            self.nursery.start_soon(self.answer, answer)
+
+    async def answer(self, answer: bytes) -> None:
+        assert self.delay is not None
+        await trio.sleep(self.delay)
+        self.near.receive_data(answer)
+        self.keepalive.heard = True
+        self.keepalive.take_pongs()
+
+
+async def test_an_answering_peer_is_pinged_and_measured(autojump_clock: MockClock) -> None:
+    peers = Peers(delay=0.25)
+    assert peers.keepalive.proven_at == -inf
+    start = trio.current_time()
+    async with trio.open_nursery() as peers.nursery:
+        with trio.move_on_after(3 * PING_SECONDS + 1):
+            await peers.keepalive.run(peers.send)
+    assert [at - start for at in peers.asked] == [i * PING_SECONDS for i in range(4)]
+    assert peers.keepalive.proven_at - start == 3 * PING_SECONDS + 0.25
+    assert peers.near.round_trip.seconds == 0.25
+
+
+async def test_a_silent_peer_is_lost_in_time(autojump_clock: MockClock) -> None:
+    peers = Peers(delay=None)
+    start = trio.current_time()
+    with pytest.raises(TunnelLost, match="within 10 s"):
+        await peers.keepalive.run(peers.send)
+    assert trio.current_time() - start == PONG_SECONDS
+
+
+@pytest.mark.parametrize("delay", [PONG_SECONDS + 1, 3 * PONG_SECONDS + 1])
+async def test_an_answer_may_be_late_while_bytes_come(
+    autojump_clock: MockClock, delay: float
+) -> None:
+    peers = Peers(delay)
+
+    async def bytes_come() -> None:
+        while True:
+            await trio.sleep(1)
+            peers.keepalive.heard = True
+
+    async with trio.open_nursery() as peers.nursery:
+        peers.nursery.start_soon(bytes_come)
+        if delay < 3 * PONG_SECONDS:
+            with trio.move_on_after(3 * PING_SECONDS):
+                await peers.keepalive.run(peers.send)
+            assert peers.keepalive.proven_at > 0
+        else:
+            with pytest.raises(TunnelLost, match="within 30 s"):
+                await peers.keepalive.run(peers.send)
+        peers.nursery.cancel_scope.cancel()
+
+
+async def test_old_and_foreign_answers_prove_nothing(autojump_clock: MockClock) -> None:
+    peers = Peers(delay=None)
+    async with trio.open_nursery() as nursery:
+
+        async def run() -> None:
+            with pytest.raises(TunnelLost):
+                await peers.keepalive.run(peers.send)
+
+        nursery.start_soon(run)
+        await trio.sleep(1)
+        peers.near.pongs.extend([0, 2, 77])
+        peers.keepalive.take_pongs()
+    assert peers.near.pongs == []
+    assert peers.keepalive.proven_at == -inf
