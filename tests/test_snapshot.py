@@ -88,7 +88,7 @@ def test_what_is_sent_besides() -> None:
         'upstream_request_headers = { X-One = "1", Accept-Language = "de" }\n'
         'upstream_basic_auth = { username = "u", password = "p:w" }\n'
     )
-    assert made.headers.host is None
+    assert made.headers.preserve_host
     credentials = base64.b64encode(b"u:p:w")
     assert made.headers.configured == (
         b"X-One: 1\r\nAccept-Language: de\r\nAuthorization: Basic %b\r\n" % credentials

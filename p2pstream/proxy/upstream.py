@@ -12,27 +12,16 @@ Rules:
 
 from __future__ import annotations
 
-import ssl
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Iterable
 from math import inf
 from typing import Final
 
 import trio
 from attrs import define, field
 
-from p2pstream.errors import (
-    AgentDisconnected,
-    CommandError,
-    ConnectTimeout,
-    StreamError,
-    TlsFailed,
-    TunnelLost,
-)
-from p2pstream.net.dial import dial_tcp
+from p2pstream.net.origins import Origins
 from p2pstream.net.stream import Stream
-from p2pstream.net.tls import client_context
-from p2pstream.net.tls_stream import TlsStream
-from p2pstream.snapshot import TargetPlan, TlsSettings
+from p2pstream.snapshot import TargetPlan
 from p2pstream.wire.http1.head import ResponseHead
 
 # Below the idle timeouts of common origins (nginx 75 s, Apache 5 s is the exception), so that we
@@ -41,9 +30,6 @@ IDLE_SECONDS: Final = 60.0
 _SWEEP_SECONDS: Final = 1.0
 # Rule 3: longer than a round trip and an origin's next `write` take.
 _REST_SECONDS: Final = 1.0
-
-OpenThroughAgent = Callable[[str, str, int, float, str], Awaitable[Stream]]
-"""(agent id, host, port, seconds, request id) -> Stream; raises the dial's `Fault`."""
 
 PoolKey = tuple[object, str]
 
@@ -124,10 +110,9 @@ class Pool:
 class Upstreams:
     """All pools; `connect` makes what they lack."""
 
-    def __init__(self, through_agent: OpenThroughAgent) -> None:
-        self._through_agent = through_agent
+    def __init__(self, origins: Origins) -> None:
+        self._origins = origins
         self._pools: dict[PoolKey, Pool] = {}
-        self._contexts: dict[TlsSettings, ssl.SSLContext] = {}
 
     def pool(self, plan: TargetPlan, agent_id: str) -> Pool:
         """The pool of a target, through an agent or (`""`) direct."""
@@ -143,42 +128,7 @@ class Upstreams:
 
     async def connect(self, plan: TargetPlan, agent_id: str, request_id: str) -> Stream:
         """A new connection, TLS included. Errors: the `DIAL_FAULTS`."""
-        origin = plan.origin
-        seconds = plan.connect_timeout
-        deadline = trio.current_time() + seconds
-        if agent_id:
-            stream = await self._through_agent(
-                agent_id, origin.host, origin.port, seconds, request_id
-            )
-        else:
-            stream = await dial_tcp(origin.host, origin.port, seconds)
-        if plan.tls is None:
-            return stream
-        try:
-            with trio.fail_at(deadline):
-                return await self._handshake(stream, plan.tls)
-        except trio.TooSlowError:
-            stream.abort()
-            raise ConnectTimeout(f"TLS handshake not done within {seconds} s") from None
-        except TunnelLost as error:
-            stream.abort()
-            raise AgentDisconnected(str(error)) from error
-        except (StreamError, CommandError, ssl.SSLError, ValueError) as error:
-            stream.abort()
-            raise TlsFailed(str(error)) from error
-        except BaseException:
-            stream.abort()
-            raise
-
-    async def _handshake(self, stream: Stream, settings: TlsSettings) -> Stream:
-        context = self._contexts.get(settings)
-        skip_verify, ca_file, server_name = settings
-        if context is None:
-            context = client_context(ca_file=ca_file, verify=not skip_verify)
-            self._contexts[settings] = context
-        wrapped = TlsStream(stream, context, server_hostname=server_name)
-        await wrapped.handshake()
-        return wrapped
+        return await self._origins.connect(plan, agent_id, request_id, plan.connect_timeout)
 
     def forget_agent(self, agent_id: str) -> None:
         """Close what is idle through an agent that leaves or left; it waits for nothing else."""
@@ -186,12 +136,11 @@ class Upstreams:
             _retire(self._pools.pop(key))
 
     def retain(self, plans: Iterable[TargetPlan]) -> None:
-        """Keep the pools that a new configuration still uses; read CA files anew (on reload)."""
+        """Keep the pools that a new configuration still uses (on reload)."""
         keys = {plan.pool_key for plan in plans}
         for key in list(self._pools):
             if key[0] not in keys:
                 _retire(self._pools.pop(key))
-        self._contexts.clear()
 
     async def close_idle_forever(self) -> None:
         """Keep the pools fresh until cancelled."""

@@ -24,6 +24,8 @@ TARGETS_PER_ROUTE: Final = 100
 INTERVAL_SECONDS: Final = 10
 # The first checks are spread over the first interval; measured is the second.
 WARM_UP_SECONDS: Final = INTERVAL_SECONDS + 1
+# What has not started after this long will not.
+PATIENCE_SECONDS: Final = 30
 ANSWER: Final = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok"
 PROGRAM: Final = (sys.executable, "-m", "p2pstream")
 
@@ -77,13 +79,20 @@ def config(origin_port: int, *, agent: bool, checks: bool) -> str:
     return text
 
 
-def start(stack: ExitStack, log: Path, *arguments: str) -> int:
-    """Start one of our programs; returns its process id."""
+def start(stack: ExitStack, log: Path, ready: str, *arguments: str) -> int:
+    """Start one of our programs and wait until its log says it is `ready`; its process id."""
     output = stack.enter_context(log.open("w"))
     process = subprocess.Popen((*PROGRAM, *arguments), stdout=output, stderr=subprocess.STDOUT)
     stack.callback(process.wait)
     stack.callback(process.kill)
-    return process.pid
+    pause = threading.Event()
+    for _ in range(PATIENCE_SECONDS * 10):
+        if ready in log.read_text():
+            return process.pid
+        if process.poll() is not None:
+            break
+        pause.wait(0.1)
+    sys.exit(f"{' '.join(arguments)}:\n{log.read_text()}")
 
 
 def cpu_seconds(pid: int) -> float:
@@ -98,18 +107,14 @@ def measure(*, agent: bool, checks: bool = True) -> float:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         file = folder / "p2pstream.toml"
         file.write_text(config(start_origin(stack), agent=agent, checks=checks))
-        pause = threading.Event()
         if agent:
             create = (*PROGRAM, "agents", "create", "one", "--label", "site=b", "--json")
             made = subprocess.run((*create, "--config", str(file)), capture_output=True, check=True)
             token = json.loads(made.stdout)["token"]
-        pid = start(stack, folder / "server.log", "serve", "--config", str(file))
-        while "serving" not in (folder / "server.log").read_text():
-            pause.wait(0.1)
+        pid = start(stack, folder / "server.log", "serving", "serve", "--config", str(file))
         if agent:
-            start(stack, folder / "agent.log", "agent", "--token", token)
-            while "connected" not in (folder / "agent.log").read_text():
-                pause.wait(0.1)
+            start(stack, folder / "agent.log", "connected", "agent", "--token", token)
+        pause = threading.Event()
         pause.wait(WARM_UP_SECONDS)
         before = cpu_seconds(pid)
         pause.wait(INTERVAL_SECONDS)

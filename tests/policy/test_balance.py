@@ -87,6 +87,25 @@ def test_weighted_round_robin_is_exact_for_whoever_is_usable(
     assert counted == {position: 2 * share for position, share in zip(there, shares, strict=True)}
 
 
+@settings(max_examples=30)
+@given(weights=weight_lists, data=st.data())
+def test_any_weights_are_honoured_by_whoever_is_usable(
+    weights: list[int], data: st.DataObject
+) -> None:
+    """Where a full schedule is too long to walk, any part of it is as near as picks can be."""
+    everyone = (1 << len(weights)) - 1
+    usable = data.draw(st.integers(1, everyone))
+    load = Load("weighted_round_robin", weights)
+    for _ in range(data.draw(st.integers(0, 20))):
+        load.serve(everyone)
+    there = members(usable)
+    total = sum(weights[position] for position in there)
+    counted = Counter(load.serve(usable) for _ in range(300))
+    for position in there:
+        share = weights[position] / total
+        assert abs(counted[position] - 300 * share) <= 2 + len(there) * share
+
+
 @pytest.mark.parametrize("policy", ["round_robin", "least_active_requests"])
 @settings(max_examples=30)
 @given(weights=weight_lists, data=st.data())

@@ -35,6 +35,7 @@ from p2pstream.config.load import load_text
 from p2pstream.errors import Fault, TunnelLost
 from p2pstream.net.dial import dial_tcp
 from p2pstream.net.listen import Listening, bind
+from p2pstream.net.origins import Origins
 from p2pstream.net.reactor import current_reactor
 from p2pstream.net.stream import Stream, TcpStream
 from p2pstream.observe.records import Record, Records
@@ -298,7 +299,7 @@ class Proxy:
         snapshot = compile_snapshot(load_text(text))
         self.board = Board(snapshot.tables)
         self.agents = Agents()
-        self.upstreams = Upstreams(self.agents.open)
+        self.upstreams = Upstreams(Origins(self.agents.open))
         self._records = Records("req")
         self.dial_faults: list[Fault] = []
         self.server = ProxyServer(

@@ -19,6 +19,7 @@ from p2pstream.errors import (
     Fault,
     TlsFailed,
 )
+from p2pstream.net.origins import Origins
 
 if TYPE_CHECKING:
     from tests.proxy.conftest import Lab, Proxy, Wire
@@ -466,7 +467,7 @@ async def test_client_leaves_while_we_connect(lab: Lab) -> None:
             cancelled.set()
 
     cancelled = trio.Event()
-    proxy.upstreams._through_agent = forever
+    proxy.upstreams._origins = Origins(forever)
     client = await proxy.dial()
     await client.send(GET)
     await dialling.wait()

@@ -14,6 +14,7 @@ import trio
 
 from p2pstream.config.load import load_text
 from p2pstream.errors import ConnectFailed
+from p2pstream.net.origins import Origins
 from p2pstream.net.reactor import current_reactor
 from p2pstream.net.stream import TcpStream
 from p2pstream.net.tls import self_signed_context
@@ -146,7 +147,7 @@ async def nobody(*_: object) -> Any:
 
 
 async def test_pools_are_per_origin_and_agent_and_survive_a_reload() -> None:
-    upstreams = Upstreams(nobody)
+    upstreams = Upstreams(Origins(nobody))
     one, same, other = plans("http://a.example", "http://a.example:80/", "https://a.example")
     pool = upstreams.pool(one, "")
     assert upstreams.pool(same, "") is pool
@@ -160,7 +161,7 @@ async def test_pools_are_per_origin_and_agent_and_survive_a_reload() -> None:
 
 
 async def test_a_reload_retires_what_is_not_used_any_more(bench: Bench) -> None:
-    upstreams = Upstreams(nobody)
+    upstreams = Upstreams(Origins(nobody))
     gone, stays = plans("http://gone.example", "http://stays.example")
     pool = upstreams.pool(gone, "")
     pool.give(bench.upstream(pool), 1.0)
@@ -179,7 +180,7 @@ async def test_a_reload_retires_what_is_not_used_any_more(bench: Bench) -> None:
 
 async def test_the_sweep_closes_what_idled(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("p2pstream.proxy.upstream._SWEEP_SECONDS", 0.01)
-    upstreams = Upstreams(nobody)
+    upstreams = Upstreams(Origins(nobody))
     (plan,) = plans("http://a.example")
     pool = upstreams.pool(plan, "")
     pool.give(bench.upstream(pool), -inf)
@@ -202,7 +203,7 @@ async def test_a_failed_handshake_leaves_nothing_open(lab: Lab) -> None:
     before = current_reactor().streams
     for _ in range(3):
         with pytest.raises(Exception, match=r"\w") as caught:
-            await Upstreams(nobody).connect(plan, "", "req-1")
+            await Upstreams(Origins(nobody)).connect(plan, "", "req-1")
         assert type(caught.value).__name__ == "TlsFailed"
     assert current_reactor().streams == before
 
