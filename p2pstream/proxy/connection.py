@@ -28,6 +28,7 @@ from p2pstream.errors import (
 )
 from p2pstream.net.stream import Stream
 from p2pstream.observe.records import Record
+from p2pstream.policy.compiled import CompiledRoute
 from p2pstream.policy.forward import Hop, is_trusted
 from p2pstream.proxy.exchange import exchange
 from p2pstream.proxy.replies import CLOSE, fault_answer
@@ -69,8 +70,11 @@ class Connection:
         "memo_block",
         "memo_fields",
         "memo_for",
+        "memo_head",
         "memo_lines",
         "memo_plan",
+        "memo_raw",
+        "memo_route",
         "peer",
         "plan",
         "server",
@@ -86,8 +90,11 @@ class Connection:
         self.draining = server.draining
         self.idle = False
         """Waiting for a request of which nothing has come: nothing is lost by closing."""
-        # The fields of the last request, parsed, and the lines forwarded for them: the next
-        # request's are usually the same to the byte.
+        # The last head with the route it takes, its fields, and the lines forwarded for them: the
+        # next request's fields are usually the same to the byte, and often all of its head is.
+        self.memo_raw = b""
+        self.memo_head: RequestHead | None = None
+        self.memo_route: CompiledRoute | None = None
         self.memo_lines = b""
         self.memo_fields: Fields | None = None
         self.memo_for: Fields | None = None
@@ -101,6 +108,7 @@ class Connection:
         trusted = is_trusted(self.peer, plan.trusted_proxies)
         self.hop = Hop(self.peer, trusted, plan.scheme, plan.trusted_proxies)
         self.memo_plan = None
+        self.memo_route = None
         self.stream.waits.stall_seconds = plan.idle_timeout
 
     def drain(self) -> None:
@@ -221,7 +229,9 @@ class Connection:
         return more
 
     def _understand(self, raw: bytes) -> RequestHead:
-        """Parse a head; the field lines of the last one are known already."""
+        """Parse a head; the last one, and its field lines, are known already."""
+        if raw == self.memo_raw and self.memo_head is not None:
+            return self.memo_head
         try:
             start, lines = split_head(raw)
             if lines == self.memo_lines and self.memo_fields is not None:
@@ -231,9 +241,14 @@ class Connection:
                 if len(lines) <= _REMEMBERED_BYTES:
                     self.memo_lines = lines
                     self.memo_fields = fields
-            return parse_request(start, fields)
+            head = parse_request(start, fields)
         except HeadError as error:
             raise InvalidRequest(str(error)) from error
+        if len(raw) <= _REMEMBERED_BYTES:
+            self.memo_raw = raw
+            self.memo_head = head
+            self.memo_route = None
+        return head
 
     async def _refuse(self, fault: Fault) -> None:
         """Answer a head that cannot be understood, and end the connection."""

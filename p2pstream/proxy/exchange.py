@@ -157,7 +157,7 @@ async def _answer(x: Exchange) -> None:
     if head.path == b"*":
         await answer_options(x)
         return
-    route = x.plan.table.match(_host(head.authority), head.path)
+    route = _route(x, head)
     x.route_id = route.id
     if route.redirect is not None:
         await answer_redirect(x, route)
@@ -173,6 +173,18 @@ async def _answer(x: Exchange) -> None:
     else:
         assert upstream is not None
         await forward(x, target, upstream, partial(_connect, x, target))
+
+
+def _route(x: Exchange, head: RequestHead) -> CompiledRoute:
+    """The route of a request; a head that comes again on its connection takes the same one."""
+    connection = x.connection
+    again = head is connection.memo_head
+    if again and connection.memo_route is not None:
+        return connection.memo_route
+    route = x.plan.table.match(_host(head.authority), head.path)
+    if again:
+        connection.memo_route = route
+    return route
 
 
 async def _reach(
@@ -248,24 +260,31 @@ def _record(x: Exchange) -> None:
     ended = _clock()
     server = x.connection.server
     server.records.append(
-        Record(
-            server.wall_clock(),
-            x.id,
-            x.plan.id,
-            x.route_id,
-            x.target_name,
-            x.agent_id,
-            head.method,
-            head.authority,
-            head.path,
-            x.status,
-            None if fault is None else fault.kind,
-            x.bytes_in if x.body is None else x.body.received,
-            x.bytes_out,
-            ended - x.started,
-            x.first_byte,
-            x.connect,
-            x.reused,
-            x.attempts,
+        _new_record(
+            Record,
+            (
+                server.wall_clock(),
+                x.id,
+                x.plan.id,
+                x.route_id,
+                x.target_name,
+                x.agent_id,
+                head.method,
+                head.authority,
+                head.path,
+                x.status,
+                None if fault is None else fault.kind,
+                x.bytes_in if x.body is None else x.body.received,
+                x.bytes_out,
+                ended - x.started,
+                x.first_byte,
+                x.connect,
+                x.reused,
+                x.attempts,
+            ),
         )
     )
+
+
+# Twice as fast as calling the class, which takes eighteen arguments apart and puts them together.
+_new_record = tuple.__new__

@@ -42,6 +42,8 @@ _MAX_HEAD: Final = 65_536
 _MAX_INTERIM: Final = 100
 # Longer heads are understood anew each time: an idle connection should not hold much.
 _REMEMBERED_BYTES: Final = 4096
+# One call takes any usual head and a small body.
+_HEAD_READ_SIZE: Final = 64 * 1024
 
 CHUNKED: Final = b"Transfer-Encoding: chunked\r\n"
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -111,12 +113,13 @@ def lost(x: Exchange, error: StreamError) -> P2PStreamError:
 
 async def _read_response(x: Exchange, upstream: Upstream, upgrade: bytes) -> _Response:
     """The final response's head, or a 101's; interim ones are passed on."""
-    data = b""
-    for count in range(_MAX_INTERIM):
-        raw, data = await _read_head(x, upstream, data, first=not count)
-        if raw == upstream.memo_raw and _is_fresh(x, upstream):
-            assert upstream.memo_head is not None
-            return _Response(upstream.memo_head, upstream.memo_block, data)
+    data = await _first_bytes(x, upstream)
+    known = upstream.memo_raw
+    if known and data.startswith(known) and _is_fresh(x, upstream):
+        assert upstream.memo_head is not None
+        return _Response(upstream.memo_head, upstream.memo_block, data[len(known) :])
+    for _ in range(_MAX_INTERIM):
+        raw, data = await _read_head(x, upstream, data)
         head = _understand(raw)
         if head.status == 101 and not _is_asked_for(head.fields, upgrade):
             raise UpstreamInvalidResponse("101 for a protocol that was not asked for")
@@ -128,18 +131,30 @@ async def _read_response(x: Exchange, upstream: Upstream, upgrade: bytes) -> _Re
     raise UpstreamInvalidResponse(f"{_MAX_INTERIM} interim responses and no final one")
 
 
+async def _first_bytes(x: Exchange, upstream: Upstream) -> bytes:
+    """What the answer begins with."""
+    try:
+        data = await upstream.stream.receive_later(_HEAD_READ_SIZE)
+    except StreamError as error:
+        raise lost(x, error) from error
+    if not data:
+        raise Stale("closed") if x.reused else UpstreamClosed("closed without an answer")
+    return data
+
+
 async def _read_head(
-    x: Exchange, upstream: Upstream, data: bytes | bytearray, *, first: bool
+    x: Exchange, upstream: Upstream, data: bytes | bytearray
 ) -> tuple[bytes, bytes]:
-    """(one head with its empty line, what came behind it); `data` has come already."""
+    """(one head with its empty line, what came behind it); `data` has come already.
+
+    Something of an answer has been seen by now: whatever fails here, nothing is sent again.
+    """
     stream = upstream.stream
     searched = 0
     try:
         if not data:
-            data = await stream.receive_later(READ_SIZE)
+            data = await stream.receive_later(_HEAD_READ_SIZE)
             if not data:
-                if x.reused and first:
-                    raise Stale("closed")
                 raise UpstreamClosed("closed without an answer")
         while True:
             try:
@@ -159,9 +174,7 @@ async def _read_head(
             data += more
     except StreamError as error:
         ending = lost(x, error)
-        if isinstance(ending, Stale) and (data or not first):
-            raise UpstreamClosed(str(error)) from error
-        raise ending from error
+        raise (UpstreamClosed(str(error)) if isinstance(ending, Stale) else ending) from error
 
 
 def _understand(raw: bytes) -> ResponseHead:
