@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint unit fuzz interop bench binary clean
+.PHONY: help setup demo test lint unit fuzz soak interop bench binary clean
 
 help: #? this list
 	@grep -E '^[a-z-]+:.*#\?' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*#\? */  make \1\t/' | expand -t 18
@@ -33,6 +33,10 @@ demo: $(READY) #? a server, two agents and an origin at work, on this machine
 
 fuzz: $(READY) #? twenty thousand examples for each fuzz target
 	$(BIN)/python -m pytest tests/fuzz --hypothesis-profile=fuzz
+
+soak: $(READY) #? reload under load: 1,000 connections, 100 reloads; 10,000 routes (3 minutes)
+	$(BIN)/python -m tests.soak.reload_soak
+	$(BIN)/python -m tests.soak.reload_stall
 
 interop: $(READY) #? against the real hashicorp/yamux in Go, both ways (installs Go if there is none)
 	tests/interop/run.sh

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from p2pstream.cli.options import ConfigOption, JsonOption, print_json
-from p2pstream.config.load import load
-from p2pstream.manage import enrol
 
-app = typer.Typer(help="Declare agents and look after their secrets.", no_args_is_help=True)
+if TYPE_CHECKING:
+    from p2pstream.manage.enrol import Enrolled
+
+app = typer.Typer(
+    help="Declare agents and look after their secrets.\n\n"
+    "Example: p2pstream agents create media-box --label site=home --config p2pstream.toml",
+    no_args_is_help=True,
+)
 
 NameArgument = Annotated[str, typer.Argument(help="The agent's name or id.", metavar="NAME")]
 
@@ -28,12 +34,20 @@ def create(
 
     Example: p2pstream agents create media-box --label site=home --config p2pstream.toml
     """
+    from p2pstream.manage import enrol
+
     try:
         labels = enrol.labels_from(label or ())
     except ValueError as error:
         raise typer.BadParameter(f"--label {error}") from error
-    made = enrol.create(config, name, labels)
-    _show(made, as_json, "declared", "reload the server to let it in: p2pstream reload")
+    try:
+        made = enrol.create(config, name, labels)
+    except ValueError as error:
+        raise typer.BadParameter(f"{name}: {error}") from error
+    if made.file is None:
+        _show_unwritten(made, as_json, "no `include` of a folder's *.toml in your file to write to")
+    else:
+        _show(made, as_json, f"declared in {made.file}; to let it in: {_reload(config)}")
 
 
 @app.command("list")
@@ -42,6 +56,8 @@ def list_agents(config: ConfigOption, as_json: JsonOption = False) -> None:
 
     Example: p2pstream agents list --config p2pstream.toml
     """
+    from p2pstream.config.load import load
+
     agents = load(config).agents
     if as_json:
         print_json(
@@ -73,13 +89,19 @@ def rotate(name: NameArgument, config: ConfigOption, as_json: JsonOption = False
 
     Example: p2pstream agents rotate media-box --config p2pstream.toml
     """
+    from p2pstream.manage import enrol
+
     made = enrol.rotate(config, name)
+    if made.file is None:
+        _show_unwritten(made, as_json, f"{name} is declared in a file that you wrote")
+        return
     _show(
         made,
         as_json,
-        "rotating",
-        "reload the server, restart the agent with the new token, then: "
-        f"p2pstream agents finish-rotation {name}",
+        f"both secrets stand in {made.file}; now:\n\n"
+        f"    {_reload(config)}\n"
+        "    start the agent with the new token\n"
+        f"    p2pstream agents finish-rotation {name} --config {config}",
     )
 
 
@@ -89,11 +111,13 @@ def finish_rotation(name: NameArgument, config: ConfigOption) -> None:
 
     Example: p2pstream agents finish-rotation media-box --config p2pstream.toml
     """
+    from p2pstream.manage import enrol
+
     file, toml = enrol.finish_rotation(config, name)
     if file is None:
         print(f"{name} is declared in a file that you wrote; make it say:\n\n{toml}")
-    else:
-        print(f"wrote {file}; reload the server: p2pstream reload")
+        raise typer.Exit(1)
+    print(f"wrote {file}; to end the old secret: {_reload(config)}")
 
 
 @app.command()
@@ -102,14 +126,25 @@ def remove(name: NameArgument, config: ConfigOption) -> None:
 
     Example: p2pstream agents remove media-box --config p2pstream.toml
     """
+    from p2pstream.manage import enrol
+
     file = enrol.remove(config, name)
     if file is None:
         print(f"{name} is declared in a file that you wrote; remove its [[agents]] table there")
         raise typer.Exit(1)
-    print(f"removed {file}; reload the server: p2pstream reload")
+    print(f"removed {file}; to close its tunnel: {_reload(config)}")
 
 
-def _show(made: enrol.Enrolled, as_json: bool, done: str, next_step: str) -> None:
+def _show_unwritten(made: Enrolled, as_json: bool, why: str) -> None:
+    """Show what the operator has to write."""
+    _show(made, as_json, f"{why}; put this in your configuration:\n\n{made.toml}")
+
+
+def _reload(config: Path) -> str:
+    return f"p2pstream reload --config {config}"
+
+
+def _show(made: Enrolled, as_json: bool, next_step: str) -> None:
     if as_json:
         print_json(
             {
@@ -122,10 +157,6 @@ def _show(made: enrol.Enrolled, as_json: bool, done: str, next_step: str) -> Non
             }
         )
         return
-    if made.file is None:
-        print(f"# {done}: put this into your configuration (no included folder to write to)\n")
-        print(made.toml)
-    else:
-        print(f"{done} in {made.file}; {next_step}\n")
-    print("On the agent's host, and shown only now:\n")
+    print(next_step)
+    print("\nOn the agent's host, and shown only now:\n")
     print(f"    p2pstream agent --token {made.token}")

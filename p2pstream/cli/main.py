@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import typer
 
-from p2pstream.cli import agent, agents, server, status
-from p2pstream.errors import P2PStreamError
+from p2pstream.cli import agent, agents, file, server, status
+from p2pstream.errors import ConfigError, P2PStreamError
 
 app = typer.Typer(
     name="p2pstream",
-    help="A self-hosted public reverse proxy whose targets may stand behind remote agents.",
+    help="A self-hosted public reverse proxy whose targets may stand behind remote agents.\n\n"
+    "Example: p2pstream serve --config p2pstream.toml",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
 server.add_to(app)
+file.add_to(app)
 status.add_to(app)
 agent.add_to(app)
 app.add_typer(agents.app, name="agents")
@@ -25,7 +28,12 @@ app.add_typer(agents.app, name="agents")
 def main() -> None:
     """Run a command; the console script."""
     try:
-        app()
+        app(prog_name="p2pstream")
     except P2PStreamError as error:
-        print(f"p2pstream: {error}" if error.exit_code != 3 else str(error), file=sys.stderr)
+        prefix = "" if isinstance(error, ConfigError) else "p2pstream: "
+        print(f"{prefix}{error}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except BrokenPipeError:
+        # Whoever read our output has seen enough; the interpreter's own last flush would complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(P2PStreamError.exit_code)

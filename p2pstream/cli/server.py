@@ -1,40 +1,29 @@
-"""The commands of the public host: serve, reload, check, explain, schema, token, version."""
+"""The commands of the server: serve, reload, plan."""
 
 from __future__ import annotations
 
 import os
-import platform
 import signal
 import sys
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
-from p2pstream import __version__
-from p2pstream.agents.credentials import hash_token
-from p2pstream.cli.options import ConfigOption, JsonOption, print_json
-from p2pstream.config.load import load, load_with_warnings
-from p2pstream.config.schema import json_schema
+from p2pstream.cli.options import ConfigOption, JsonOption, print_json, tell_other_file
 from p2pstream.errors import CommandError, ConfigError
-from p2pstream.policy import render
-from p2pstream.policy.expect import check_expectations
-from p2pstream.policy.explain import everyone_up
-from p2pstream.policy.explain import explain as explain_request
-from p2pstream.policy.request import Request, find_listener
-from p2pstream.policy.tables import Tables
+
+if TYPE_CHECKING:
+    from p2pstream.config.model import Config
+
+# What takes long to import is imported where it is used: `version` should not wait for TLS.
 
 
 def add_to(app: typer.Typer) -> None:
     """Add these commands."""
     app.command()(serve)
     app.command()(reload)
-    app.command()(check)
-    app.command()(explain)
-    app.command()(schema)
-    app.command()(version)
-    tokens = typer.Typer(help="Secrets and their hashes.", no_args_is_help=True)
-    tokens.command("hash")(token_hash)
-    app.add_typer(tokens, name="token")
+    app.command()(plan)
 
 
 def serve(config: ConfigOption) -> None:
@@ -42,130 +31,74 @@ def serve(config: ConfigOption) -> None:
 
     Example: p2pstream serve --config /etc/p2pstream/p2pstream.toml
     """
+    from p2pstream.cli.limits import raise_descriptor_limit
     from p2pstream.runtime.process import serve as run
 
+    raise_descriptor_limit()
     run(config)
 
 
-def reload(config: ConfigOption) -> None:
-    """Check the file, then tell the running server to take it over.
+def reload(config: ConfigOption, as_json: JsonOption = False) -> None:
+    """Have the running server take over its file, and tell what that changed.
+
+    The server reads the file itself. If anything in it is at fault, all stays as it was, the
+    faults are listed, and the exit code is 3.
 
     Example: p2pstream reload --config /etc/p2pstream/p2pstream.toml
     """
+    from p2pstream.manage.api import RELOAD
+    from p2pstream.manage.client import NoToken, ask, settings
+
+    running = settings(config)
+    try:
+        view = ask(running, RELOAD, method="POST")
+    except NoToken as error:
+        _signal(config, running, str(error))
+        return
+    except ConfigError as error:
+        if as_json:
+            print_json({"changed": False, "faults": list(error.faults)})
+            raise typer.Exit(error.exit_code) from error
+        print("the file is at fault; the server goes on as it was:", file=sys.stderr)
+        raise
+    tell_other_file(config, view)
+    if as_json:
+        print_json(view)
+        return
+    for warning in view["warnings"]:
+        print(f"warning: {warning}", file=sys.stderr)
+    print("\n".join(view["lines"]) or "nothing changed")
+
+
+def _signal(config_file: Path, running: Config, why: str) -> None:
+    """Reload by SIGHUP: whoever may signal the server needs no token for it."""
+    from p2pstream.manage.checked import load_checked
     from p2pstream.runtime.process import pid_file
 
-    path = pid_file(load(config).server.state_dir)
+    load_checked(config_file)
+    path = pid_file(running.server.state_dir)
     try:
         pid = int(path.read_text())
         os.kill(pid, signal.SIGHUP)
     except (OSError, ValueError) as error:
         raise CommandError(f"no server to reload: {path}: {error}") from error
-    print(f"told process {pid} to reload; its log says what changed")
+    print(f"told process {pid} to reload; its log says what changed ({why})")
 
 
-def check(config: ConfigOption, as_json: JsonOption = False) -> None:
-    """Check the file: every fault at once, and its expectations.
+def plan(config: ConfigOption, as_json: JsonOption = False) -> None:
+    """Tell what a reload would change in the running server, and how many clients it touches.
 
-    Example: p2pstream check --config p2pstream.toml
+    The server reads its file as a reload would, and changes nothing. Lines begin with + for what
+    comes, - for what goes, ~ for what changes.
+
+    Example: p2pstream plan --config /etc/p2pstream/p2pstream.toml
     """
-    loaded = load_with_warnings(config)
-    failures = check_expectations(loaded.config)
-    count = len(loaded.config.expectations)
+    from p2pstream.manage.api import PLAN
+    from p2pstream.manage.client import ask, settings
+
+    view = ask(settings(config), PLAN)
+    tell_other_file(config, view)
     if as_json:
-        print_json(
-            {
-                "ok": not failures,
-                "warnings": list(loaded.warnings),
-                "expectations": count,
-                "failed": [str(failure) for failure in failures],
-            }
-        )
-        if failures:
-            raise typer.Exit(ConfigError.exit_code)
-        return
-    for warning in loaded.warnings:
-        print(f"warning: {warning}", file=sys.stderr)
-    if failures:
-        raise ConfigError(
-            tuple(
-                f"{loaded.where('expectations', one.position, one.field)}: {one.message}"
-                for one in failures
-            )
-        )
-    passed = f", {count} expectations hold" if count else ""
-    print(
-        f"{config}: fine: {len(loaded.config.listeners)} listeners, "
-        f"{len(loaded.config.routes)} routes, {len(loaded.config.agents)} agents{passed}"
-    )
-
-
-def explain(
-    method: Annotated[str, typer.Argument(help="GET, POST, …")],
-    url: Annotated[str, typer.Argument(help="As a client would ask, with scheme and host.")],
-    config: ConfigOption,
-    listener: Annotated[
-        str, typer.Option(help="Listener id, when the URL's port does not tell.")
-    ] = "",
-    header: Annotated[
-        list[str] | None, typer.Option(help="A field of the request, `Host: a.example`.")
-    ] = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Tell where a request would go, and why: every route considered and why it lost.
-
-    Agents that the file declares are taken to be connected and healthy.
-
-    Example: p2pstream explain --config p2pstream.toml GET https://app.example.com/api
-    """
-    tables_of = load(config)
-    fields = [_field(text) for text in header or ()]
-    try:
-        request = Request.parse(f"{method} {url}", fields)
-        listener_id = listener or find_listener(tables_of, request).id
-    except ValueError as error:
-        raise typer.BadParameter(f"the request {error}") from error
-    if listener_id not in {one.id for one in tables_of.listeners}:
-        raise typer.BadParameter(f"there is no listener {listener_id}")
-    board = everyone_up(Tables.compile(tables_of))
-    explanation = explain_request(board, listener_id, request)
-    if as_json:
-        print_json(render.as_json(explanation))
+        print_json(view)
     else:
-        print("\n".join(render.as_lines(explanation)))
-
-
-def _field(text: str) -> tuple[str, str]:
-    name, colon, value = text.partition(":")
-    if not colon or not name.strip():
-        raise typer.BadParameter(f"--header {text}: must be `Name: value`")
-    return name.strip(), value.strip()
-
-
-def schema() -> None:
-    """Print the JSON Schema of the configuration file, for editors.
-
-    Example: p2pstream schema > p2pstream.schema.json
-    """
-    print_json(json_schema())
-
-
-def token_hash() -> None:
-    """Read a secret or a setup token from standard input; print the hash that the file stores.
-
-    Example: openssl rand -hex 32 | tee admin-token | p2pstream token hash
-    """
-    try:
-        print(hash_token(sys.stdin.readline()).text)
-    except ValueError as error:
-        raise CommandError(f"standard input: {error}") from error
-
-
-def version(as_json: JsonOption = False) -> None:
-    """Print the version.
-
-    Example: p2pstream version --json
-    """
-    if as_json:
-        print_json({"version": __version__, "python": platform.python_version()})
-    else:
-        print(f"p2pstream {__version__}")
+        print("\n".join(view["lines"]) or "nothing would change")

@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import os
 import re
-import tomllib
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
+import tomli
 from attrs import define, field, frozen
 
 from p2pstream.config import disk
@@ -211,7 +211,7 @@ def _parse(document: Document, source: Source) -> None:
     document.sources.append(source)
     number = len(document.sources) - 1
     try:
-        source.values = tomllib.loads(source.text)
+        source.values = tomli.loads(source.text)
         source.text.encode()
     except RecursionError:
         document.faults.append((Place(number, 1), "", "is nested too deeply"))

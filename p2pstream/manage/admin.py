@@ -41,7 +41,7 @@ def open_admin(config: Management, state_dir: Path) -> TokenHash:
             log.info("made an admin token: %s", path)
         return TokenHash.of(path.read_text().strip())
     except OSError as error:
-        raise CommandError(f"{path}: {error.strerror}") from error
+        raise CommandError(f"{path}: {(error.strerror or str(error)).lower()}") from error
 
 
 def is_admin(request: Request, expected: TokenHash) -> bool:

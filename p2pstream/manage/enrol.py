@@ -8,24 +8,28 @@ Rules:
    we would write. For others the operator is told what to change.
 3. Every change is checked by loading the whole configuration before and after; a change that does
    not load is undone.
+4. A file is replaced whole, or not at all, and keeps its owner and mode.
 """
 
 from __future__ import annotations
 
+import os
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
+from glob import has_magic
 from pathlib import Path
 from typing import Any
 
 from attrs import evolve, frozen
 
 from p2pstream.agents.credentials import make_token, new_agent_id, new_secret
-from p2pstream.config.load import load
+from p2pstream.config.load import Loaded, load, load_with_warnings
 from p2pstream.config.model import Agent, Config
-from p2pstream.config.scalars import Secret, TokenHash, parse_agent_name, parse_id, parse_labels
+from p2pstream.config.scalars import Secret, TokenHash, parse_id, parse_labels
 from p2pstream.config.write import toml_of_agent
-from p2pstream.errors import CommandError, ConfigError
+from p2pstream.errors import CommandError
 from p2pstream.manage import identity
 from p2pstream.manage.address import public_url
 
@@ -42,70 +46,79 @@ class Enrolled:
 
 
 def create(config_file: Path, name: str, labels: Mapping[str, str]) -> Enrolled:
-    """Declare a new agent. Errors: `CommandError`, `ConfigError`."""
+    """Declare a new agent.
+
+    Errors: `ValueError` for a name or labels that cannot be, `CommandError`, `ConfigError`.
+    """
+    parse_id(name)  # it becomes a file name too
+    kept = parse_labels(labels)
     config = load(config_file)
     if any(name in (agent.name, agent.id) for agent in config.agents):
         raise CommandError(f"there is an agent {name} already; remove it or choose another name")
-    try:
-        parse_id(name)  # it becomes a file name too
-        parse_agent_name(name)
-        kept = parse_labels(labels)
-    except ValueError as error:
-        raise CommandError(f"{name}: {error}") from error
     secret = new_secret()
     agent = Agent(
         id=new_agent_id(), name=name, token_hash=(TokenHash.of(secret.reveal()),), labels=kept
     )
+    token = issue_token(config, agent.id, secret)  # may fail: before anything is written
     toml = toml_of_agent(agent)
     folder = _included_folder(config_file)
     file = None if folder is None else folder / f"{name}.toml"
     if file is not None:
-        if file.exists():
-            raise CommandError(f"{file} exists already; nothing was changed")
-        _write(config_file, file, toml)
-    return Enrolled(agent, secret, issue_token(config, agent.id, secret), toml, file)
+        _add(config_file, file, toml)
+    return Enrolled(agent, secret, token, toml, file)
 
 
 def rotate(config_file: Path, name: str) -> Enrolled:
-    """Add a second secret, good beside the first until `finish_rotation`."""
-    config = load(config_file)
-    agent = find(config, name)
+    """Add a second secret, good beside the first until `finish_rotation`.
+
+    Errors: `CommandError`, `ConfigError`.
+    """
+    loaded = load_with_warnings(config_file)
+    agent = find(loaded.config, name)
     if len(agent.token_hash) > 1:
         raise CommandError(
             f"{name} is being rotated already; first: p2pstream agents finish-rotation {name}"
         )
     secret = new_secret()
+    token = issue_token(loaded.config, agent.id, secret)
     rotated = evolve(agent, token_hash=(*agent.token_hash, TokenHash.of(secret.reveal())))
-    file, toml = _rewrite(config_file, agent, rotated)
-    return Enrolled(rotated, secret, issue_token(config, agent.id, secret), toml, file)
+    file, toml = _rewrite(config_file, loaded, agent, rotated)
+    return Enrolled(rotated, secret, token, toml, file)
 
 
 def finish_rotation(config_file: Path, name: str) -> tuple[Path | None, str]:
-    """Keep the newer secret alone; (file written, or None; the agent's TOML)."""
-    agent = find(load(config_file), name)
+    """Keep the newer secret alone; (file written, or None; the agent's TOML).
+
+    Errors: `CommandError`, `ConfigError`.
+    """
+    loaded = load_with_warnings(config_file)
+    agent = find(loaded.config, name)
     if len(agent.token_hash) < 2:
         raise CommandError(f"{name} is not being rotated; first: p2pstream agents rotate {name}")
-    return _rewrite(config_file, agent, evolve(agent, token_hash=agent.token_hash[-1:]))
+    return _rewrite(config_file, loaded, agent, evolve(agent, token_hash=agent.token_hash[-1:]))
 
 
 def remove(config_file: Path, name: str) -> Path | None:
-    """Remove an agent's file if it is ours; returns it, or None when a person has to."""
-    agent = find(load(config_file), name)
-    file = _own_file(config_file, agent)
-    if file is None:
-        return None
-    text = file.read_text()
-    file.unlink()
-    try:
-        load(config_file)
-    except ConfigError:
-        file.write_text(text)
-        raise
+    """Remove an agent's file if it is ours; returns it, or None when a person has to.
+
+    Errors: `CommandError`; `ConfigError` if something else still needs the agent.
+    """
+    loaded = load_with_warnings(config_file)
+    file = _own_file(loaded, find(loaded.config, name))
+    if file is not None:
+        aside = _beside(file)
+        _or_command_error(file, lambda: file.rename(aside))
+        try:
+            load(config_file)
+        except BaseException:
+            aside.rename(file)
+            raise
+        aside.unlink()
     return file
 
 
 def find(config: Config, name: str) -> Agent:
-    """An agent by its id or name."""
+    """An agent by its id or name. Error: `CommandError`."""
     for agent in config.agents:
         if name in (agent.id, agent.name):
             return agent
@@ -115,61 +128,12 @@ def find(config: Config, name: str) -> Agent:
 def issue_token(config: Config, agent_id: str, secret: Secret) -> str:
     """The one argument that the agent program needs. Error: `CommandError`."""
     management = config.management
+    url = public_url(management)
     pin = identity.ca_pin(management, config.server.state_dir, datetime.now(UTC))
     try:
-        return make_token(agent_id, secret, (public_url(management),), pin).encode()
+        return make_token(agent_id, secret, (url,), pin).encode()
     except ValueError as error:
         raise CommandError(f"management.public_url: {error}") from error
-
-
-def _included_folder(config_file: Path) -> Path | None:
-    """The first folder of which the main file includes every `*.toml`."""
-    raw: Any = tomllib.loads(config_file.read_text()).get("include", [])
-    for pattern in [raw] if isinstance(raw, str) else raw:
-        if pattern == "*.toml" or pattern.endswith("/*.toml"):
-            folder: Path = config_file.parent / pattern.removesuffix("*.toml")
-            return folder
-    return None
-
-
-def _own_file(config_file: Path, agent: Agent) -> Path | None:
-    """The file that declares the agent, if it is exactly what we would write."""
-    folder = _included_folder(config_file)
-    if folder is None:
-        return None
-    file = folder / f"{agent.name}.toml"
-    try:
-        return file if file.read_text() == toml_of_agent(agent) else None
-    except OSError:
-        return None
-
-
-def _rewrite(config_file: Path, agent: Agent, changed: Agent) -> tuple[Path | None, str]:
-    toml = toml_of_agent(changed)
-    file = _own_file(config_file, agent)
-    if file is not None:
-        _write(config_file, file, toml)
-    return file, toml
-
-
-def _write(config_file: Path, file: Path, text: str) -> None:
-    """Write a file of ours whole, and undo it if the configuration no longer loads."""
-    try:
-        before = file.read_text() if file.exists() else None
-        file.parent.mkdir(parents=True, exist_ok=True)
-        beside = file.with_suffix(".toml.new")
-        beside.write_text(text)
-        beside.replace(file)
-    except OSError as error:
-        raise CommandError(f"{error.filename or file}: {error.strerror}") from error
-    try:
-        load(config_file)
-    except ConfigError:
-        if before is None:
-            file.unlink()
-        else:
-            file.write_text(before)
-        raise
 
 
 def labels_from(texts: Sequence[str]) -> dict[str, str]:
@@ -178,8 +142,101 @@ def labels_from(texts: Sequence[str]) -> dict[str, str]:
     for text in texts:
         key, equals, value = text.partition("=")
         if not equals:
-            raise ValueError(f"{text}: must be key=value")
+            raise ValueError(f"{text}: must be key=value; for an empty value, {text}=")
         if key in labels:
             raise ValueError(f"{key}: given twice")
         labels[key] = value
-    return labels
+    return parse_labels(labels)
+
+
+def _included_folder(config_file: Path) -> Path | None:
+    """The first folder of which the main file includes every `*.toml`."""
+    raw: Any = tomllib.loads(config_file.read_text("utf-8-sig")).get("include", [])
+    for pattern in raw:
+        folder, _, names = pattern.rpartition("/")
+        if names == "*.toml" and not has_magic(folder):
+            return config_file.parent / (folder or ("/" if pattern.startswith("/") else ""))
+    return None
+
+
+def _own_file(loaded: Loaded, agent: Agent) -> Path | None:
+    """The included file that declares the agent, if it is exactly what we would write."""
+    ours = toml_of_agent(agent)
+    for file in loaded.files[1:]:
+        with suppress(OSError, UnicodeDecodeError):
+            if file.read_text() == ours:
+                return file
+    return None
+
+
+def _rewrite(
+    config_file: Path, loaded: Loaded, agent: Agent, changed: Agent
+) -> tuple[Path | None, str]:
+    toml = toml_of_agent(changed)
+    file = _own_file(loaded, agent)
+    if file is not None:
+        before = toml_of_agent(agent)
+        _replace(file, toml)
+        try:
+            load(config_file)
+        except BaseException:
+            _replace(file, before)
+            raise
+    return file, toml
+
+
+def _add(config_file: Path, file: Path, text: str) -> None:
+    """Write a file that was not there, and undo it if the configuration no longer loads."""
+    made = not file.parent.exists()
+    _or_command_error(file.parent, lambda: file.parent.mkdir(parents=True, exist_ok=True))
+    beside = _beside(file)
+    try:
+        _or_command_error(file, lambda: beside.write_text(text))
+        try:
+            # In place at once and whole, or not if there is one.
+            _or_command_error(file, lambda: file.hardlink_to(beside))
+        finally:
+            beside.unlink()
+        try:
+            load(config_file)
+        except BaseException:
+            file.unlink()
+            raise
+    except BaseException:
+        if made:
+            file.parent.rmdir()
+        raise
+
+
+def _replace(file: Path, text: str) -> None:
+    """Put a text in a file's place, whole (rule 4). Error: `CommandError`."""
+    beside = _beside(file)
+
+    def write() -> None:
+        was = file.stat()
+        try:
+            beside.write_text(text)
+            beside.chmod(was.st_mode & 0o7777)
+            if (was.st_uid, was.st_gid) != (os.geteuid(), os.getegid()):
+                with suppress(PermissionError):  # only the superuser gives files away
+                    os.chown(beside, was.st_uid, was.st_gid)
+            beside.replace(file)
+        except BaseException:
+            beside.unlink(missing_ok=True)
+            raise
+
+    _or_command_error(file, write)
+
+
+def _beside(file: Path) -> Path:
+    """A name that no `*.toml` includes, and that is free."""
+    return file.with_name(f".{file.name}.{os.getpid()}")
+
+
+def _or_command_error(path: Path, do: Callable[[], object]) -> None:
+    try:
+        do()
+    except FileExistsError as error:
+        raise CommandError(f"{path} exists already; nothing was changed") from error
+    except OSError as error:
+        raise CommandError(f"{path}: {(error.strerror or str(error)).lower()}") from error

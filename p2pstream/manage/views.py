@@ -1,52 +1,76 @@
-"""What the API shows, as plain JSON values made from the state: pure."""
+"""What the API shows, as plain JSON values made from the state: pure.
+
+Shares are fractions of a route's requests, as its policies would deal them out now. "Fine" is said
+only of what was proven lately (spec §7): a path whose last proof is too old is `unknown`, such an
+agent `unproven`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Final
 
 from p2pstream.agents.hub import AgentStatus
+from p2pstream.agents.tunnel import PING_SECONDS, PONG_SECONDS
+from p2pstream.health.monitor import Sightings
 from p2pstream.observe.counters import Count, Counters
-from p2pstream.policy.board import Board
-from p2pstream.policy.compiled import CompiledTarget, PathKey
-from p2pstream.policy.tables import Tables
+from p2pstream.policy.balance import expected_shares
+from p2pstream.policy.board import Board, Obstacle
+from p2pstream.policy.compiled import CompiledRoute
+from p2pstream.policy.decide import Reason, serving_group, skipped
+from p2pstream.policy.health import Status, is_proven
+from p2pstream.policy.state import PathState, RouteState, TargetState
 
 Json = dict[str, Any]
 
-_NOTHING = Count()
+_Counts = Mapping[tuple[str | None, str | None, str | None], Count]
+
+_NOTHING: Final = Count()
+
+# A keepalive answer every 20 s, each at most 10 s late: an older proof is none.
+AGENT_PROOF_SECONDS: Final = PING_SECONDS + PONG_SECONDS
 
 
 def status(
-    tables: Tables,
     board: Board,
     agents: Iterable[AgentStatus],
     counters: Counters,
     listeners: Mapping[str, str],
+    now: float,
 ) -> Json:
-    """Everything `p2pstream status` prints; `listeners` maps ids to where they listen."""
+    """Everything `p2pstream status` prints; `listeners` maps ids to where they listen.
+
+    `now` is of the clock that health is kept by.
+    """
     counts = {path[1:]: count for path, count in counters.by_path.items()}
     connected = {agent.agent_id: agent for agent in agents}
-    return {
+    view: Json = {
         "listeners": [{"id": id, "address": where} for id, where in listeners.items()],
         "agents": [
             _agent(id, agent.config.name, agent.config.enabled, connected.get(id))
-            for id, agent in tables.agents.items()
+            for id, agent in board.tables.agents.items()
         ],
-        "paths": [
-            _path(target, key, board, counts.get((*key[:2], key.agent_id or None), _NOTHING))
-            for target in tables.targets.values()
-            for key in _keys(target)
-        ],
+        "routes": [],
+        "targets": [],
+        "paths": [],
         "requests": sum(count.requests for count in counters.by_path.values()),
         "failures": dict(counters.by_kind),
     }
+    for route in board.tables.routes.values():
+        state = board.state(route)
+        view["routes"].append(_route(route, state))
+        for target, share, reason in _targets(board, state):
+            view["targets"].append(_target(target, share, reason))
+            view["paths"] += _paths(board, target, share, counts, now)
+    return view
 
 
 def _agent(id: str, name: str, enabled: bool, now: AgentStatus | None) -> Json:
     view: Json = {"id": id, "name": name, "state": "disconnected" if enabled else "disabled"}
     if now is not None:
+        proven = now.proven_seconds_ago <= AGENT_PROOF_SECONDS
         view.update(
-            state="draining" if now.leaving else "connected",
+            state="draining" if now.leaving else "connected" if proven else "unproven",
             version=now.version,
             address=now.peer,
             connected_seconds=round(now.connected_seconds, 1),
@@ -63,22 +87,125 @@ def _rounded(seconds: float | None, factor: int) -> float | None:
     return None if seconds is None else round(seconds * factor, 2)
 
 
-def _keys(target: CompiledTarget) -> list[PathKey]:
-    agents = [agent.id for agent in target.agents] if target.kind == "agent" else [""]
-    return [PathKey(target.route_id, target.name, agent) for agent in agents]
-
-
-def _path(target: CompiledTarget, key: PathKey, board: Board, count: Count) -> Json:
-    path = board.path(key)
+def _route(route: CompiledRoute, state: RouteState) -> Json:
+    config = route.config
+    serving = serving_group(state)
     return {
-        "route": key.route_id,
-        "target": key.target_name,
-        "agent": key.agent_id or None,
+        "id": route.id,
+        "listener": route.listener_id,
+        "enabled": config.enabled,
+        "action": config.action,
+        "host_pattern": None if config.host_pattern is None else str(config.host_pattern),
+        "path_prefix": config.path_prefix,
+        "balancing": config.target_load_balancing,
+        "serving_group": None if serving is None else serving.group.number,
+    }
+
+
+def _targets(board: Board, state: RouteState) -> Iterator[tuple[TargetState, float, Reason | None]]:
+    """Each target, its share, and why it has none."""
+    serving = serving_group(state)
+    reasons = {(one.target, one.agent): one.reason for one in skipped(board, state)}
+    for group in state.groups:
+        config = group.group
+        shares = {}
+        if group is serving:
+            shares = expected_shares(config.policy, config.weights, group.usable)
+        for target in group.targets:
+            share = shares.get(target.target.position, 0.0)
+            yield target, share, reasons.get((target.target.name, ""))
+
+
+def _target(state: TargetState, share: float, reason: Reason | None) -> Json:
+    target = state.target
+    config = target.config
+    return {
+        "route": target.route_id,
+        "name": target.name,
         "transport": target.kind,
+        "url": None if config.url is None else str(config.url),
         "priority_group": target.group,
-        "health": path.health.status,
-        "unusable": board.obstacle(path),
-        "active": path.active,
-        "requests": count.requests,
-        "failures": count.failures,
+        "weight": config.weight,
+        "balancing": target.policy if target.kind == "agent" else None,
+        "unusable": reason,
+        "active": sum(path.active for path in state.paths),
+        "share": round(share, 4),
+    }
+
+
+def _paths(
+    board: Board,
+    state: TargetState,
+    share: float,
+    counts: _Counts,
+    now: float,
+) -> Iterator[Json]:
+    target = state.target
+    shares = {0: 1.0}
+    if target.selection is not None:
+        shares = expected_shares(target.policy, target.selection.weights, state.usable)
+    for position, path in enumerate(state.paths):
+        key = path.key
+        count = counts.get((*key[:2], key.agent_id or None), _NOTHING)
+        obstacle = board.obstacle(path)
+        yield {
+            "route": key.route_id,
+            "target": key.target_name,
+            "agent": key.agent_id or None,
+            "transport": target.kind,
+            "priority_group": target.group,
+            "state": _shown_status(path, now),
+            "unusable": obstacle,
+            "reason": _reason(path, obstacle, now),
+            "last_check": _last_check(path, now),
+            "active": path.active,
+            "share": round(share * shares.get(position, 0.0), 4),
+            "requests": count.requests,
+            "failures": count.failures,
+        }
+
+
+def _shown_status(path: PathState, now: float) -> Status:
+    rules, health = path.target.rules, path.health
+    if health.status == "healthy" and rules is not None and not is_proven(health, now, rules):
+        return "unknown"
+    return health.status
+
+
+def _reason(path: PathState, obstacle: Obstacle | None, now: float) -> str:
+    """Why a path is in its state, in words."""
+    seen: Sightings = path.extra or Sightings()
+    health = path.health
+    match obstacle:
+        case "disabled":
+            return "disabled in the file"
+        case "disconnected":
+            return "its agent is not connected"
+        case "draining":
+            declared = not path.target.open or (path.agent and path.agent.config.drain)
+            return "drained in the file" if declared else "its agent is leaving"
+        case "cooldown":
+            seconds = max(health.cooldown_until - now, 0.0)
+            return f"{seen.refusal}; used again in {seconds:.0f} s"
+        case _:
+            pass
+    if path.target.kind == "static":
+        return "static"
+    if path.target.rules is None:
+        return "no health check"
+    if health.status == "healthy" and _shown_status(path, now) == "unknown":
+        return f"not proven for {now - (health.proved_at or now):.0f} s"
+    return "not checked yet" if seen.check is None else seen.check.reason
+
+
+def _last_check(path: PathState, now: float) -> Json | None:
+    seen: Sightings = path.extra or Sightings()
+    check = seen.check
+    if check is None:
+        return None
+    return {
+        "passed": check.passed,
+        "reason": check.reason,
+        "seconds_ago": round(now - check.at, 1),
+        "millis": round(check.seconds * 1000, 1),
     }

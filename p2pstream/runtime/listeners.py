@@ -1,20 +1,35 @@
 """The public sockets: opened before a reload's swap, settled after it.
 
-A listener is known by where it is bound: renaming one, changing its limits, its certificates or
-its protocol keeps the socket; changing its address or port opens another and closes the old.
+Rules:
+
+1. A socket is known by where it is bound: renaming a listener, changing its limits, its
+   certificates or its protocol keeps the socket; changing its address or port opens another and
+   closes the old.
+2. Who is in the backlog of a socket when it closes is still taken in: closing it alone would
+   reset connections whose requests may be on their way.
+3. Connections outlive their listener: the request under way ends as it began, an upgraded
+   connection whenever its ends want it to. `drained` waits for them too.
+4. An address may overlap one of our own that this reload closes ("127.0.0.1" becomes ""): for that
+   moment both sockets share the port (`SO_REUSEPORT`), so that nobody is refused between them.
 """
 
 from __future__ import annotations
 
+import errno
+import socket
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
+from pathlib import Path
+from typing import Final
 
 import trio
-from attrs import define
+from attrs import define, field
 
 from p2pstream.config.model import Config, Listener
+from p2pstream.errors import CommandError
 from p2pstream.net.listen import Listening, bind
 from p2pstream.net.stream import Stream, TcpStream
 from p2pstream.net.tls import CertificateTable, self_signed_context, server_context, sni_context
@@ -23,8 +38,31 @@ from p2pstream.net.tls_stream import TlsStream
 Bind = tuple[str, int]
 """(address, port)."""
 
+Contexts = Mapping[Bind, ssl.SSLContext | None]
+"""What each enabled listener shows of certificates; None for plain http."""
+
 ServeClient = Callable[[str, Stream, str], Awaitable[None]]
 """(listener id, stream, peer address)."""
+
+# As `net.listen` has it: the kernel cuts it down to its own limit.
+_BACKLOG: Final = 4_096
+
+
+class _Public(Listening):
+    """A listening socket that lets nobody down who is in its backlog (rule 2)."""
+
+    connections: trio.Nursery | None = None
+    """Where they are served, once it is settled."""
+
+    def close(self) -> None:
+        """See `Listening`."""
+        if self.connections is not None:
+            for sock in self.sockets:
+                if sock.fileno() >= 0:
+                    with suppress(OSError):
+                        while self._accept_batch(sock, self.connections):
+                            pass
+        super().close()
 
 
 @define(slots=True, eq=False)
@@ -33,10 +71,15 @@ class _Open:
 
     listener: Listener
     context: ssl.SSLContext | None
-    listening: Listening | None = None
+    listening: _Public | None = None
 
 
-Prepared = dict[Bind, _Open]
+@define(slots=True, eq=False)
+class Prepared:
+    """What `settle` will serve; the sockets in `sharing` share their ports until then."""
+
+    opened: dict[Bind, _Open] = field(factory=dict)
+    sharing: list[socket.socket] = field(factory=list)
 
 
 class Listeners:
@@ -45,33 +88,55 @@ class Listeners:
     def __init__(self, serve_client: ServeClient) -> None:
         self._serve_client = serve_client
         self._open: dict[Bind, _Open] = {}
+        self._closed: list[Listening] = []  # those that still have connections
         self._fallback: ssl.SSLContext | None = None
 
-    def prepare(self, config: Config) -> Prepared:
-        """Read certificates and bind what is new; all or nothing. Errors: `CommandError`.
+    def connections(self) -> dict[str, int]:
+        """How many clients each listener has now, by id."""
+        return {
+            opened.listener.id: opened.listening.active
+            for opened in self._open.values()
+            if opened.listening is not None
+        }
 
-        Nothing is served until `settle`.
+    def contexts(self, config: Config, renewed: Collection[Path] = frozenset()) -> Contexts:
+        """Read the certificates of a configuration; those that stayed the same are kept.
+
+        `renewed` are files that have another content than when they were read. May run in a
+        thread while nothing else is prepared or settled. Errors: `CommandError`.
         """
-        prepared: Prepared = {}
+        return {
+            bind_of(one): self._context(one, renewed) for one in config.listeners if one.enabled
+        }
+
+    def prepare(self, config: Config, contexts: Contexts) -> Prepared:
+        """Bind what is new; all or nothing. Nothing is served until `settle`.
+
+        Errors: `CommandError`.
+        """
+        prepared = Prepared()
+        wanted = {bind_of(one): one for one in config.listeners if one.enabled}
         try:
-            for listener in config.listeners:
-                if listener.enabled:
-                    where = bind_of(listener)
-                    opened = _Open(listener, self._context(listener))
-                    prepared[where] = opened
-                    if where not in self._open:
-                        opened.listening = Listening(
-                            bind(listener.bind_address, listener.port),
-                            partial(self._serve, where),
-                            max_connections=listener.max_connections,
-                            name=f"listener {listener.id}",
-                        )
+            for where, listener in wanted.items():
+                opened = prepared.opened[where] = _Open(listener, contexts[where])
+                if where not in self._open:
+                    opened.listening = _Public(
+                        self._bind(where, prepared, self._open.keys() - wanted.keys()),
+                        partial(self._serve, opened),
+                        max_connections=listener.max_connections,
+                        name=f"listener {listener.id}",
+                    )
         except BaseException:
-            for opened in prepared.values():
-                if opened.listening is not None:
-                    opened.listening.close()
+            self.forget(prepared)
             raise
         return prepared
+
+    def forget(self, prepared: Prepared) -> None:
+        """Close again what was bound and is not going to be settled."""
+        _share(prepared.sharing, False)
+        for opened in prepared.opened.values():
+            if opened.listening is not None:
+                opened.listening.close()
 
     def settle(self, prepared: Prepared, nursery: trio.Nursery) -> frozenset[str]:
         """Serve what was prepared and close the rest; returns ids of the listeners that are gone.
@@ -79,22 +144,26 @@ class Listeners:
         Connections run in the nursery and outlive their listener.
         """
         gone = set()
-        for where in self._open.keys() - prepared.keys():
-            opened = self._open.pop(where)
-            assert opened.listening is not None
-            opened.listening.close()
-            gone.add(opened.listener.id)
-        for where, new in prepared.items():
+        for where, new in prepared.opened.items():
             current = self._open.get(where)
             if current is None:
                 assert new.listening is not None
                 self._open[where] = new
+                new.listening.connections = nursery
                 nursery.start_soon(new.listening.serve, nursery)
             else:
                 assert current.listening is not None
                 current.listener = new.listener
                 current.context = new.context
                 current.listening.resize(new.listener.max_connections)
+        for where in self._open.keys() - prepared.opened.keys():
+            opened = self._open.pop(where)
+            assert opened.listening is not None
+            opened.listening.close()
+            self._closed.append(opened.listening)
+            gone.add(opened.listener.id)
+        self._closed = [one for one in self._closed if one.active]
+        _share(prepared.sharing, False)
         return frozenset(gone - {opened.listener.id for opened in self._open.values()})
 
     def close(self) -> None:
@@ -104,15 +173,43 @@ class Listeners:
             opened.listening.close()
 
     async def drained(self) -> None:
-        """Wait until no client is left."""
+        """Wait until no client is left, of listeners that were closed before neither."""
+        for listening in self._closed:
+            await listening.drained()
         for opened in list(self._open.values()):
             assert opened.listening is not None
             await opened.listening.drained()
 
-    def _context(self, listener: Listener) -> ssl.SSLContext | None:
+    def _bind(
+        self, where: Bind, prepared: Prepared, leaving: Iterable[Bind]
+    ) -> Sequence[socket.socket]:
+        """Listen there, beside our own sockets on that port that are about to close (rule 4)."""
+        beside = [
+            sock
+            for other in leaving
+            if other[1] == where[1] and (listening := self._open[other].listening) is not None
+            for sock in listening.sockets
+        ]
+        if not beside:
+            return bind(*where)
+        _share(beside, True)
+        prepared.sharing += beside
+        sockets = _bind_shared(*where)
+        prepared.sharing += sockets
+        return sockets
+
+    def _context(self, listener: Listener, renewed: Collection[Path]) -> ssl.SSLContext | None:
         """The certificates of an https listener; SNI picks, a self-signed one fills in."""
         if listener.protocol != "https":
             return None
+        current = self._open.get(bind_of(listener))
+        if (
+            current is not None
+            and current.context is not None
+            and current.listener.certificates == listener.certificates
+            and _files(listener).isdisjoint(renewed)
+        ):
+            return current.context
         if self._fallback is None:
             self._fallback = self_signed_context("p2pstream.invalid", datetime.now(UTC))
         entries = [
@@ -121,10 +218,7 @@ class Listeners:
         ]
         return sni_context(CertificateTable(entries, self._fallback))
 
-    async def _serve(self, where: Bind, stream: TcpStream, peer: str) -> None:
-        opened = self._open.get(where)
-        if opened is None:  # accepted in the moment in which its listener was closed
-            return
+    async def _serve(self, opened: _Open, stream: TcpStream, peer: str) -> None:
         listener = opened.listener
         if opened.context is None:
             await self._serve_client(listener.id, stream, peer)
@@ -138,3 +232,40 @@ class Listeners:
 def bind_of(listener: Listener) -> Bind:
     """What a listener's socket is known by."""
     return (listener.bind_address, listener.port)
+
+
+def _files(listener: Listener) -> set[Path]:
+    return {path for one in listener.certificates for path in (one.certificate_file, one.key_file)}
+
+
+def _share(sockets: Iterable[socket.socket], shared: bool) -> None:
+    """Let others of this user bind the same port, or no longer. One that is closed is passed by."""
+    for sock in sockets:
+        with suppress(OSError):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, shared)
+
+
+def _bind_shared(address: str, port: int) -> tuple[socket.socket, ...]:
+    """Do what `net.listen.bind` does, beside sockets that share the port. Error: `CommandError`."""
+    sockets: list[socket.socket] = []
+    try:
+        for host in (address,) if address else ("0.0.0.0", "::"):
+            try:
+                family = socket.AF_INET6 if ":" in host else socket.AF_INET
+                sock = socket.create_server(
+                    (host, port), family=family, backlog=_BACKLOG, reuse_port=True
+                )
+            except OSError as error:
+                if host == "::" and error.errno in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
+                    continue  # a system without IPv6
+                raise
+            sock.setblocking(False)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sockets.append(sock)
+    except OSError as error:
+        for sock in sockets:
+            sock.close()
+        raise CommandError(
+            f"cannot listen on {address or '*'}:{port}: {(error.strerror or str(error)).lower()}"
+        ) from error
+    return tuple(sockets)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+import random
 import secrets
 import signal
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from pathlib import Path
@@ -14,15 +16,18 @@ from typing import Final
 import trio
 
 from p2pstream.agents.hub import Hub
-from p2pstream.config.load import Loaded, load_with_warnings
+from p2pstream.config.load import Loaded
 from p2pstream.config.model import Config, Listener
-from p2pstream.config.plan import plan
 from p2pstream.config.scalars import bracketed
-from p2pstream.errors import CommandError, ConfigError, Fault
+from p2pstream.errors import CommandError, Fault, P2PStreamError
+from p2pstream.health.monitor import Monitor
 from p2pstream.manage import api, views
 from p2pstream.manage.admin import open_admin
+from p2pstream.manage.checked import load_checked
 from p2pstream.manage.server import Management
+from p2pstream.net.origins import Origins
 from p2pstream.net.stream import Stream
+from p2pstream.net.tuning import tune_allocator, tune_collector
 from p2pstream.observe import logs
 from p2pstream.observe.counters import Counters
 from p2pstream.observe.records import Records
@@ -30,7 +35,10 @@ from p2pstream.policy.board import Board
 from p2pstream.policy.decide import Choice
 from p2pstream.proxy.server import ProxyServer
 from p2pstream.proxy.upstream import Upstreams
+from p2pstream.runtime.answers import Answers
 from p2pstream.runtime.listeners import Listeners, Prepared
+from p2pstream.runtime.loading import without_text
+from p2pstream.runtime.reload import Reloading, let_go
 from p2pstream.snapshot import Snapshot, TargetPlan, compile_snapshot
 
 log = logging.getLogger(__name__)
@@ -40,24 +48,27 @@ _EXPIRE_SECONDS: Final = 0.25
 # How long the goodbyes to the agents may take after the last request has ended.
 _GOODBYE_SECONDS: Final = 2.0
 _COUNT_SECONDS: Final = 1.0
+# What a request's system call waits at most while a reload compiles. Less costs more than it
+# saves: timers of the kernel are not finer than a tenth of it.
+_SWITCH_SECONDS: Final = 0.0005
 
 
 class Runtime:
     """One server process."""
 
     def __init__(self, config_file: Path, loaded: Loaded) -> None:
-        self.config_file = config_file
-        self._loaded = loaded
         self.config = config = loaded.config
         snapshot = compile_snapshot(config)
         self.board = Board(snapshot.tables)
         self.hub = Hub(
             config.agents,
-            on_connect=self.board.agent_connected,
+            on_connect=self._agent_here,
             on_disconnect=self._agent_gone,
             on_leaving=self._agent_leaving,
         )
-        self.upstreams = Upstreams(self._through_agent)
+        self.origins = Origins(self._through_agent)
+        self.upstreams = Upstreams(self.origins)
+        self.monitor = Monitor(self.board, self.origins.connect, random.random)
         self.proxy = ProxyServer(
             snapshot,
             self.board,
@@ -66,10 +77,14 @@ class Runtime:
             self._dial_failed,
         )
         self.counters = Counters()
+        self._counted_at = 0.0  # Trio time
         self._listeners = Listeners(self.proxy.serve)
-        state_dir = config.server.state_dir
+        self.reloading = Reloading(config_file, loaded, self._listeners, self._swap)
+        self._reload_scope = trio.CancelScope()
+        self._state_dir = state_dir = config.server.state_dir
         self._management = Management(config.management, state_dir, self.hub)
-        api.add_to(self._management.router, open_admin(config.management, state_dir), self.status)
+        self._admin = open_admin(config.management, state_dir)
+        api.add_to(self._management.router, lambda: self._admin, Answers(self).views())
 
     # --- the tree -------------------------------------------------------------------------------
 
@@ -78,22 +93,36 @@ class Runtime:
         with trio.open_signal_receiver(signal.SIGHUP, signal.SIGTERM, signal.SIGINT) as signals:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
-                prepared = self._listeners.prepare(self.config)
-                await nursery.start(self._management.serve)
-                self._listeners.settle(prepared, nursery)
-                nursery.start_soon(self._count_forever)
-                nursery.start_soon(self.upstreams.close_idle_forever)
-                nursery.start_soon(self._expire_forever)
-                log.info("serving %s", ", ".join(map(_shown, self.config.listeners)) or "nothing")
-                started()
-                async for number in signals:
-                    if number == signal.SIGHUP:
-                        self.reload()
-                    else:
-                        break
-                nursery.start_soon(self._cut_on_second_signal, signals, nursery.cancel_scope)
-                await self.drain()
+                try:
+                    await self._start(nursery)
+                    log.info(
+                        "serving %s", ", ".join(map(_shown, self.config.listeners)) or "nothing"
+                    )
+                    started()
+                    async for number in signals:
+                        if number == signal.SIGHUP:
+                            self.reloading.ask()
+                        else:
+                            break
+                    nursery.start_soon(self._cut_on_second_signal, signals, nursery.cancel_scope)
+                    await self.drain()
+                finally:
+                    self._listeners.close()
                 nursery.cancel_scope.cancel()
+
+    async def _start(self, nursery: trio.Nursery) -> None:
+        await nursery.start(self.monitor.run)
+        await nursery.start(self._management.serve)
+        contexts = self._listeners.contexts(self.config)
+        prepared = self._listeners.prepare(self.config, contexts)
+        self._listeners.settle(prepared, nursery)
+        for task in (
+            self._count_forever,
+            self.upstreams.close_idle_forever,
+            self._expire_forever,
+            self._reload_forever,
+        ):
+            nursery.start_soon(task)
 
     async def _cut_on_second_signal(
         self, signals: AsyncIterator[int], scope: trio.CancelScope
@@ -112,10 +141,27 @@ class Runtime:
     async def _count_forever(self) -> None:
         while True:
             await trio.sleep(_COUNT_SECONDS)
-            self.counters.add(self.proxy.records.flush())
+            self._count()
+
+    def _count(self) -> None:
+        """Add up what was recorded since the last time; what was answered then proves its path."""
+        records = self.proxy.records.flush()
+        self.counters.add(records)
+        used = {
+            (record.route, record.target, record.agent)
+            for record in records
+            if record.first_byte is not None
+        }
+        self.monitor.answered(used, self._counted_at)
+        self._counted_at = trio.current_time()
+
+    async def _reload_forever(self) -> None:
+        with self._reload_scope:
+            await self.reloading.serve()
 
     async def drain(self) -> None:
         """Stop accepting, let requests end, say goodbye to the agents."""
+        self._reload_scope.cancel()
         grace = self.config.server.shutdown_grace_millis / 1000
         log.info("draining: requests have %g s to end", grace)
         self._listeners.close()
@@ -124,6 +170,7 @@ class Runtime:
             await self._listeners.drained()
         if scope.cancelled_caught:
             log.warning("%d connections are cut", len(self.proxy.connections))
+        self.monitor.stop()
         with trio.move_on_after(_GOODBYE_SECONDS):
             await self.hub.drain()
         self.upstreams.close()
@@ -131,14 +178,18 @@ class Runtime:
 
     def status(self) -> views.Json:
         """What `p2pstream status` shows."""
-        self.counters.add(self.proxy.records.flush())
+        self._count()
         return views.status(
-            self.proxy.snapshot.tables,
             self.board,
             self.hub.status(),
             self.counters,
             {one.id: _address(one) for one in self.config.listeners if one.enabled},
+            trio.current_time(),
         )
+
+    def client_counts(self) -> dict[str, int]:
+        """How many clients each listener has, by id."""
+        return self._listeners.connections()
 
     # --- agents ---------------------------------------------------------------------------------
 
@@ -147,19 +198,29 @@ class Runtime:
     ) -> Stream:
         return await self.hub.open(agent_id, host, port, request_id, seconds)
 
+    def _agent_here(self, agent_id: str) -> None:
+        self.board.agent_connected(agent_id)
+        self.monitor.agent_connected(agent_id)
+
     def _agent_leaving(self, agent_id: str) -> None:
         """It takes no new streams; kept-alive connections would only hold it up."""
         self.board.agent_leaving(agent_id)
+        self.monitor.agent_leaving(agent_id)
         self.upstreams.forget_agent(agent_id)
 
     def _agent_gone(self, agent_id: str, _reason: str) -> None:
         self.board.agent_disconnected(agent_id)
+        self.monitor.agent_disconnected(agent_id)
         self.upstreams.forget_agent(agent_id)
 
     def _dial_failed(self, choice: Choice, fault: Fault) -> None:
-        """A real request's connect failed: passive health, and a line for the operator."""
-        self.board.report(choice.path, "refused", trio.current_time())
-        log.info(
+        """A real request's connect failed: passive health, and a line for the operator.
+
+        With health checks on, the monitor has said it once: hundreds may fail on their way.
+        """
+        self.monitor.refused(choice.path, fault)
+        log.log(
+            logging.INFO if choice.target.rules is None else logging.DEBUG,
             "target %s of route %s: %s",
             choice.target.name,
             choice.target.route_id,
@@ -169,46 +230,39 @@ class Runtime:
 
     # --- reload ---------------------------------------------------------------------------------
 
-    def reload(self) -> bool:
-        """Take over the file as it is now; returns whether it was. Never raises."""
-        try:
-            loaded = load_with_warnings(self.config_file)
-            snapshot = compile_snapshot(loaded.config)
-        except ConfigError as error:
-            for fault in error.faults:
-                log.error("reload refused: %s", fault)
-            return False
-        for warning in loaded.warnings:
-            log.warning("%s", warning)
-        changes = plan(self.config, loaded.config, loaded.renewed_since(self._loaded))
-        if changes.is_empty:
-            log.info("reload: nothing changed")
-            return True
-        try:
-            prepared = self._listeners.prepare(loaded.config)
-        except CommandError as error:
-            log.error("reload refused: %s", error)
-            return False
-        self._loaded = loaded
-        self._swap(loaded.config, snapshot, prepared)
-        for line in changes.lines():
-            log.info("reload: %s", line)
-        return True
+    async def _swap(self, loaded: Loaded, snapshot: Snapshot, prepared: Prepared) -> None:
+        """Take over what was prepared. From here on nothing can fail.
 
-    def _swap(self, config: Config, snapshot: Snapshot, prepared: Prepared) -> None:
-        """From here on nothing can fail."""
+        What requests see changes in one step; what can wait follows in others, so that no single
+        one is long.
+        """
+        config, old = loaded.config, self.proxy.snapshot
+        owners = [path.owner for path in self.board.paths.values()]
+        await trio.lowlevel.checkpoint()
         logs.configure(config.server.log_level, config.server.log_format)
+        self._let_in(config)
         self.config = config
         self.board.rebind(snapshot.tables)
         self.proxy.snapshot = snapshot
         gone = self._listeners.settle(prepared, self._nursery)
+        self.hub.apply(config.agents)
+        self.monitor.follow()
+        await trio.lowlevel.checkpoint()
         self.proxy.drain(gone)
         self.upstreams.retain(
             target.extra
             for target in snapshot.tables.targets.values()
             if isinstance(target.extra, TargetPlan)
         )
-        self.hub.apply(config.agents)
+        self.origins.read_ca_files_anew()
+        await let_go(old, snapshot, owners)
+
+    def _let_in(self, config: Config) -> None:
+        """Go by the admin token of a new configuration; by the old one if it cannot be kept."""
+        try:
+            self._admin = open_admin(config.management, self._state_dir)
+        except CommandError as error:
+            log.error("reload: the admin token stays as it was: %s", error)
 
 
 def _address(listener: Listener) -> str:
@@ -235,7 +289,7 @@ def pid_file(state_dir: Path) -> Path:
 
 def serve(config_file: Path) -> None:
     """`p2pstream serve`. Errors: `ConfigError`, `CommandError`."""
-    loaded = load_with_warnings(config_file)
+    loaded = without_text(load_checked(config_file))
     config = loaded.config
     logs.configure(config.server.log_level, config.server.log_format)
     for warning in loaded.warnings:
@@ -243,25 +297,35 @@ def serve(config_file: Path) -> None:
     state_dir = config.server.state_dir
     prepare_state_dir(state_dir)
 
+    pid = pid_file(state_dir)
+
+    def started() -> None:
+        tune_interpreter()
+        pid.write_text(f"{os.getpid()}\n")  # not before: another server may have the ports
+
     async def main() -> None:
-        runtime = Runtime(config_file, loaded)
-        pid = pid_file(state_dir)
-        pid.write_text(f"{os.getpid()}\n")
-        try:
-            await runtime.run(started=tune_collector)
-        finally:
-            with suppress(OSError):
-                pid.unlink()
+        await Runtime(config_file, loaded).run(started)
+        with suppress(OSError):
+            pid.unlink()
 
-    trio.run(main)
+    tune_allocator()
+    try:
+        trio.run(main)
+    except BaseExceptionGroup as group:
+        raise _told(group) from None
 
 
-def tune_collector() -> None:
-    """Keep the cyclic collector away from what lives as long as the process (gc docs, `freeze`)."""
-    import gc
+def _told(group: BaseExceptionGroup) -> BaseException:
+    """What a command may show of it: the one fault that a nursery has wrapped, or all."""
+    inner: BaseException = group
+    while isinstance(inner, BaseExceptionGroup) and len(inner.exceptions) == 1:
+        inner = inner.exceptions[0]
+    return inner if isinstance(inner, P2PStreamError) else group
 
-    gc.collect()
-    gc.freeze()
-    # Requests leave almost no cycles; the default (700) would walk the young heap every few
-    # hundred requests.
-    gc.set_threshold(50_000, 20, 50)
+
+def tune_interpreter() -> None:
+    """Keep the collector away from what lives as long as the process, and threads from requests."""
+    tune_collector()
+    # After each system call the event loop has to get the interpreter lock back, and a thread that
+    # computes holds it for this long: at the default 5 ms a request's dozen calls take 60 ms.
+    sys.setswitchinterval(_SWITCH_SECONDS)

@@ -25,6 +25,8 @@ PORT: Final = 28080
 ORIGIN_PORT: Final = 28090
 AGENTS: Final = ("attic", "cellar")
 REQUESTS: Final = 200
+# Per steady phase of the second part, which lasts about half a minute.
+SCENARIO_REQUESTS: Final = 600
 # Everything here takes milliseconds; what has not happened after this long will not.
 PATIENCE_SECONDS: Final = 20.0
 
@@ -182,6 +184,10 @@ def main() -> None:
         print(f"   the server drained and left with {code}")
         if code:
             sys.exit(f"demo: the server left with {code}")
+    say("six agents at three sites: killed, paused, cut off and slowed down under steady load")
+    scenario = (sys.executable, "-m", "tests.e2e.scenario", "--requests", str(SCENARIO_REQUESTS))
+    if code := subprocess.run(scenario, cwd=ROOT).returncode:
+        sys.exit(f"demo: the scenario left with {code}")
     say("done: nothing is left running")
 
 

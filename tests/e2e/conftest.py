@@ -103,8 +103,9 @@ class Site:
             self.origin_port = int(process.stdout.readline())
 
     def write(self, routes: str) -> None:
-        """Write the file: what every test has, and the routes."""
-        self.config.write_text(
+        """Write the file, whole at any moment: what every test has, and the routes."""
+        beside = self.config.with_suffix(".new")
+        beside.write_text(
             f"""
 include = ["agents.d/*.toml"]
 [server]
@@ -118,6 +119,7 @@ port = {self.port}
 {routes}
 """
         )
+        beside.replace(self.config)
 
     def run(self, *arguments: str, code: int = 0) -> str:
         """Run one of our commands to its end; what it printed."""

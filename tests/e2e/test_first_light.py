@@ -123,11 +123,20 @@ def test_reload_swaps_routes_and_refuses_faults(site: Any) -> None:
     assert re.search(r"p2pstream\.toml:\d+: routes\[main\]\.targets\[#1\]\.weight", log), log
 
 
+def test_a_file_caught_half_written_closes_nothing(site: Any) -> None:
+    site.write(site.direct())
+    server = site.serve()
+    site.config.write_text("")
+    server.signal(signal.SIGHUP)
+    server.says("half written")
+    assert site.get() == (200, b"hello")
+
+
 def test_a_new_agent_is_let_in_by_reload(site: Any) -> None:
     site.write(site.through_agents())
     server = site.serve()
     agent = site.create_agent("attic", "site=test")
-    assert "reload" in site.run("reload")
+    assert agent["id"] in site.run("reload")
     server.says(agent["id"])
     site.agent(agent["token"])
     assert site.get() == (200, b"hello")

@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+import pytest
+
+from p2pstream.config.model import Management
+from p2pstream.config.scalars import TokenHash
+from p2pstream.errors import CommandError
+from p2pstream.manage.address import public_url
+from p2pstream.manage.admin import is_admin, open_admin, token_file
+from p2pstream.net.http import Request
+
+
+def test_a_token_is_made_once_and_kept(tmp_path: Path) -> None:
+    first = open_admin(Management(), tmp_path)
+    assert open_admin(Management(), tmp_path) == first
+    file = token_file(tmp_path)
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert TokenHash.of(file.read_text().strip()) == first
+    assert len(file.read_text().strip()) >= 43
+
+
+def test_the_files_own_hash_counts_alone(tmp_path: Path) -> None:
+    given = TokenHash.of("mine")
+    assert open_admin(Management(admin_token_hash=given), tmp_path) == given
+    assert not token_file(tmp_path).exists()
+
+
+def test_a_directory_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(CommandError, match=r"admin-token: no such file"):
+        open_admin(Management(), tmp_path / "none")
+
+
+@pytest.mark.parametrize(
+    ("field", "let_in"),
+    [
+        ("Bearer mine", True),
+        ("bearer  mine ", True),
+        ("Bearer minE", False),
+        ("Bearer", False),
+        ("Basic mine", False),
+        ("mine", False),
+        ("Bearer m\xefne", False),
+        (None, False),
+    ],
+)
+def test_who_is_let_in(field: str | None, let_in: bool) -> None:
+    headers = () if field is None else (("authorization", field),)
+    assert is_admin(Request("GET", "/", headers), TokenHash.of("mine")) is let_in
+
+
+@pytest.mark.parametrize(
+    ("management", "url"),
+    [
+        (Management(), "https://127.0.0.1:8081"),
+        (Management(tls="off", port=5), "http://127.0.0.1:5"),
+        (Management(bind_address="::1"), "https://[::1]:8081"),
+        (Management(bind_address="", public_url="https://a.test/base/"), "https://a.test/base"),
+    ],
+)
+def test_where_agents_dial(management: Management, url: str) -> None:
+    assert public_url(management) == url
+
+
+@pytest.mark.parametrize("address", ["", "0.0.0.0", "::"])
+def test_nobody_can_dial_everywhere(address: str) -> None:
+    with pytest.raises(CommandError, match="add public_url"):
+        public_url(Management(bind_address=address))
