@@ -11,6 +11,7 @@ Rule 3  No fault text repeats a URL: it may carry a password.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from ipaddress import AddressValueError, IPv4Address, IPv6Address
 from typing import Final, Literal, cast
 
@@ -51,8 +52,17 @@ def _ipv6(text: str) -> str:
         raise ValueError(f"`{text}` is not an IPv6 address") from reason
 
 
+# Nearly every host as it is written: one spelling already, and no address (the last label of a
+# name begins with a letter). Worth a tenth of a second with ten thousand routes.
+_ONE_SPELLING: Final = re.compile(
+    r"(?:[a-z0-9](?:[a-z0-9_-]{0,61}[a-z0-9])?\.)*[a-z](?:[a-z0-9_-]{0,61}[a-z0-9])?"
+)
+
+
 def parse_host(text: str) -> str:
     """Bring a host that an operator wrote to its one spelling; IPv6 with or without brackets."""
+    if _ONE_SPELLING.fullmatch(text) and len(text) <= MAX_HOST_LENGTH:
+        return text
     if text.startswith("[") and text.endswith("]"):
         return _ipv6(text[1:-1])
     if text.count(":") > 1:
@@ -231,15 +241,7 @@ class Origin:
     @classmethod
     def parse(cls, text: str) -> Origin:
         """`ValueError` for anything but `http[s]://host[:port]`, with or without a final `/`."""
-        url = Url.parse(text)
-        for part, there in (
-            ("a path", url.path not in ("", "/")),
-            ("a query", url.query is not None),
-            ("a fragment", url.fragment is not None),
-        ):
-            if there:
-                raise ValueError(f"must be an origin alone, without {part}: {url.origin}")
-        return url.origin
+        return _parse_origin(text)
 
     @property
     def authority(self) -> str:
@@ -259,3 +261,16 @@ class Origin:
 
     def __str__(self) -> str:
         return f"{self.scheme}://{self.authority}"
+
+
+@lru_cache(maxsize=1024)  # many routes share few origins, and then one object of each
+def _parse_origin(text: str) -> Origin:
+    url = Url.parse(text)
+    for part, there in (
+        ("a path", url.path not in ("", "/")),
+        ("a query", url.query is not None),
+        ("a fragment", url.fragment is not None),
+    ):
+        if there:
+            raise ValueError(f"must be an origin alone, without {part}: {url.origin}")
+    return url.origin
