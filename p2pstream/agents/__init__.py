@@ -1,1 +1,6 @@
-"""agents."""
+"""Agents: `credentials`, `hub` and `tunnel` on the server's side, `remote` and its parts on theirs.
+
+`remote` keeps a tunnel to each server: `bootstrap` joins, `backoff` waits, `origin` dials what
+`allow` permits. `tunnel` drives `wire.yamux` at both ends: `tunnel_stream` is a stream of it,
+`sender` puts frames in order, `keepalive` proves that the peer is there.
+"""

@@ -1,1 +1,1 @@
-"""What is kept of what happened: `records` of requests, `logs`."""
+"""What is kept of what happened: `records` of requests, `counters` of them, `logs`."""

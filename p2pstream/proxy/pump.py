@@ -28,8 +28,7 @@ from p2pstream.wire.http1.body import ChunkedDecoder
 from p2pstream.wire.http1.head import HeadError
 from p2pstream.wire.http1.serialize import LAST_CHUNK, chunk, last_chunk
 
-# Measured on loopback: 64 KiB reads move 100 MB at two thirds of the speed of 256 KiB reads, and
-# larger ones gain nothing.
+# Fewer calls a megabyte than with 64 KiB, and still within a core's second-level cache.
 READ_SIZE: Final = 256 * 1024
 
 
