@@ -31,7 +31,6 @@ from p2pstream.config.scalars import Secret, TokenHash, parse_id, parse_labels
 from p2pstream.config.write import toml_of_agent
 from p2pstream.errors import CommandError
 from p2pstream.manage import identity
-from p2pstream.manage.address import public_url
 
 
 @frozen
