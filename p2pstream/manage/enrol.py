@@ -127,7 +127,7 @@ def find(config: Config, name: str) -> Agent:
 def issue_token(config: Config, agent_id: str, secret: Secret) -> str:
     """The one argument that the agent program needs. Error: `CommandError`."""
     management = config.management
-    url = public_url(management)
+    url = identity.public_url(management)
     pin = identity.ca_pin(management, config.server.state_dir, datetime.now(UTC))
     try:
         return make_token(agent_id, secret, (url,), pin).encode()

@@ -8,8 +8,8 @@ import pytest
 from p2pstream.config.model import Management
 from p2pstream.config.scalars import TokenHash
 from p2pstream.errors import CommandError
-from p2pstream.manage.address import public_url
 from p2pstream.manage.admin import is_admin, open_admin, token_file
+from p2pstream.manage.identity import public_url
 from p2pstream.net.http import Request
 
 
