@@ -154,7 +154,7 @@ LISTENER: Final = {
     "proxy_protocol": Field(
         _switch,
         "expect PROXY v1 or v2 in front of connections from trusted_proxies",
-        note="needs trusted_proxies; anyone else is served without it",
+        note="not supported by this version: true is a fault",
     ),
     "header_timeout_millis": Field(
         Integer(1, HOUR_MILLIS), "how long a request's head may take", unit="ms"

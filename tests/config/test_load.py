@@ -45,7 +45,7 @@ certificates = [
   {{ hostname_pattern = "*.Example", certificate_file = "a.pem", key_file = "a.key" }},
 ]
 trusted_proxies = ["10.0.0.0/8", "fd00::1"]
-proxy_protocol = true
+proxy_protocol = false
 
 [[agents]]
 id = "agent-a"
