@@ -28,7 +28,10 @@ app.add_typer(agents.app, name="agents")
 def main() -> None:
     """Run a command; the console script."""
     try:
-        app(prog_name="p2pstream")
+        try:
+            app(prog_name="p2pstream")
+        finally:
+            sys.stdout.flush()  # here, where its failure can still be handled
     except P2PStreamError as error:
         prefix = "" if isinstance(error, ConfigError) else "p2pstream: "
         print(f"{prefix}{error}", file=sys.stderr)

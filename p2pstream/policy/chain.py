@@ -26,7 +26,7 @@ _NODE: Final = re.compile(
 # RFC 7239 §4: `name=value` with a token or a quoted string, and what parts it from the next.
 _FORWARDED_PAIR: Final = re.compile(
     rb"[ \t]*+(?:([!#$%&'*+\-.^_`|~0-9A-Za-z]++)="
-    rb'(?:([!#$%&\'*+\-.^_`|~0-9A-Za-z:\[\]]++)|"((?:[^"\\]|\\.)*+)"))?+[ \t]*+([;,]|\Z)'
+    rb'(?:([!#$%&\'*+\-.^_`|~0-9A-Za-z:\[\]]++)|"((?:[^"\\]|\\.)*)"))?[ \t]*+([;,]|\Z)'
 )
 
 

@@ -22,7 +22,7 @@ from p2pstream.errors import InvalidRequestTarget
 ENCODED_SLASH: Final = b"\x00"
 
 # Nearly every path: nothing to decode, nothing to refuse. One call, under half a microsecond.
-_plain = re.compile(rb"(?:/(?!\.)[^/%\\\x00-\x1f\x7f]*+)++").fullmatch
+_plain = re.compile(rb"(?:/(?!\.)[^/%\\\x00-\x1f\x7f]*+)+").fullmatch
 
 _bad_byte = re.compile(rb"[\\\x00-\x1f\x7f]").search
 _bad_escape = re.compile(rb"%(?![0-9A-Fa-f]{2})").search
