@@ -27,15 +27,23 @@ _ALPN: Final = ("http/1.1",)
 C = TypeVar("C")
 
 
+def _new_context(protocol: int) -> ssl.SSLContext:
+    """What all our contexts have in common."""
+    context = ssl.SSLContext(protocol)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_CIPHER_SERVER_PREFERENCE
+    # Python before 3.11.4 sets this, and takes a connection that was cut for one that ended.
+    context.options &= ~ssl.OP_IGNORE_UNEXPECTED_EOF
+    context.set_alpn_protocols(_ALPN)
+    return context
+
+
 def server_context(certificate_file: Path, key_file: Path | None = None) -> ssl.SSLContext:
     """For serving with a PEM chain, leaf first; without `key_file` the key stands in it too.
 
     Errors: `CommandError`.
     """
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_CIPHER_SERVER_PREFERENCE
-    context.set_alpn_protocols(_ALPN)
+    context = _new_context(ssl.PROTOCOL_TLS_SERVER)
     load_chain(context, certificate_file, key_file)
     return context
 
@@ -96,10 +104,7 @@ def client_context(
 
     Reads the trust store: make one per setting and keep it. Errors: `CommandError`.
     """
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.options |= ssl.OP_NO_RENEGOTIATION
-    context.set_alpn_protocols(_ALPN)
+    context = _new_context(ssl.PROTOCOL_TLS_CLIENT)
     if not verify:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
@@ -154,10 +159,7 @@ class CertificateTable(Generic[C]):
 
 def sni_context(table: CertificateTable[ssl.SSLContext]) -> ssl.SSLContext:
     """For serving with whichever of the table's contexts the client's SNI picks."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_CIPHER_SERVER_PREFERENCE
-    context.set_alpn_protocols(_ALPN)
+    context = _new_context(ssl.PROTOCOL_TLS_SERVER)
 
     def choose(tls: ssl.SSLObject, server_name: str | None, _: ssl.SSLContext) -> None:
         tls.context = table.select(server_name)

@@ -170,7 +170,7 @@ async def test_an_end_without_close_notify_is_no_end(sent_before: bytes) -> None
             assert await far.receive(100) == sent_before
         # A ticket that came after the look above makes the kernel reset: broken all the same.
         for _ in range(2):
-            with pytest.raises(StreamBroken, match="without ending TLS|reset by peer"):
+            with pytest.raises(StreamBroken, match=r"without ending TLS|reset by peer"):
                 await far.receive(100)
         with pytest.raises(StreamBroken):
             await far.receive_later(100)
