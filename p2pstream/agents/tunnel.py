@@ -27,8 +27,6 @@ from typing import Final
 
 import trio
 
-from p2pstream.agents.keepalive import PING_SECONDS as PING_SECONDS
-from p2pstream.agents.keepalive import PONG_SECONDS as PONG_SECONDS
 from p2pstream.agents.keepalive import Keepalive
 from p2pstream.agents.sender import Sender
 from p2pstream.agents.tunnel_stream import TunnelStream

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from p2pstream.agents.hub import AgentStatus
-from p2pstream.agents.tunnel import PING_SECONDS, PONG_SECONDS
+from p2pstream.agents.keepalive import PING_SECONDS, PONG_SECONDS
 from p2pstream.health.monitor import Sightings
 from p2pstream.observe.counters import Count, Counters
 from p2pstream.policy.balance import expected_shares

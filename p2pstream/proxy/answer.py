@@ -115,8 +115,4 @@ async def _send_own(x: Exchange, status: int, body: bytes, *, extra: bytes) -> N
 
 async def _send(x: Exchange, data: bytes) -> None:
     x.responding = True
-    try:
-        await x.connection.stream.send(data)
-    except StreamError as error:
-        raise ClientCancelled(f"while sending: {error}") from error
-    x.bytes_out += len(data)
+    await x.send(data)

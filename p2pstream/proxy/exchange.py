@@ -21,6 +21,7 @@ from p2pstream.errors import (
     InvalidRequest,
     MethodNotAllowed,
     NoTarget,
+    StreamError,
 )
 from p2pstream.observe.records import Record
 from p2pstream.policy.compiled import CompiledRoute
@@ -116,6 +117,14 @@ class Exchange:
         self.choice = choice
         self.target_name = choice.target.name
         self.agent_id = choice.agent.id if choice.agent is not None else None
+
+    async def send(self, data: bytes) -> None:
+        """Send to the client what no body follows. Errors: `ClientCancelled`."""
+        try:
+            await self.connection.stream.send(data)
+        except StreamError as error:
+            raise ClientCancelled(f"while sending: {error}") from error
+        self.bytes_out += len(data)
 
     def release(self) -> None:
         """The chosen target and agent are no longer busy with this request."""

@@ -127,7 +127,7 @@ async def _read_response(x: Exchange, upstream: Upstream, upgrade: bytes) -> _Re
             return _Response(head, _block(x, upstream, raw, head), data)
         # RFC 9110 §15.2: HTTP/1.0 has no interim responses.
         if x.head.minor_version:
-            await _send_client(x, _interim(head, x.connection.server.date()))
+            await x.send(_interim(head, x.connection.server.date()))
     raise UpstreamInvalidResponse(f"{_MAX_INTERIM} interim responses and no final one")
 
 
@@ -285,7 +285,7 @@ async def _upgraded(x: Exchange, upstream: Upstream, response: _Response) -> Non
     client = connection.stream
     client.waits.watcher = None  # from here on a half-close is a half-close
     x.responding = True
-    await _send_client(x, b"%b%b\r\n" % (response.block, upgrade_lines(response.head.fields)))
+    await x.send(b"%b%b\r\n" % (response.block, upgrade_lines(response.head.fields)))
     early = connection.buffer
     connection.buffer = b""
     upstream.stream.waits.stall_seconds = x.plan.idle_timeout
@@ -295,12 +295,3 @@ async def _upgraded(x: Exchange, upstream: Upstream, response: _Response) -> Non
     finally:
         x.bytes_in = splice.received
         x.bytes_out += splice.sent
-
-
-async def _send_client(x: Exchange, data: bytes) -> None:
-    """Send what no body follows."""
-    try:
-        await x.connection.stream.send(data)
-    except StreamError as error:
-        raise ClientCancelled(f"while sending: {error}") from error
-    x.bytes_out += len(data)
