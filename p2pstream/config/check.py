@@ -158,11 +158,6 @@ def _listener(listener: Listener, at: Key) -> Iterator[Finding]:
             "needs trusted_proxies: it is accepted from nobody else",
             ((*at, "trusted_proxies"),),
         )
-    elif listener.proxy_protocol:
-        yield Finding(
-            (*at, "proxy_protocol"),
-            "is not supported by this version; let what stands in front send X-Forwarded-For",
-        )
     if listener.protocol == "http" and listener.certificates:
         yield Finding((*at, "certificates"), 'is only for protocol = "https"', (protocol,))
     if listener.protocol == "https" and not listener.certificates:

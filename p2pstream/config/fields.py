@@ -153,8 +153,8 @@ LISTENER: Final = {
     ),
     "proxy_protocol": Field(
         _switch,
-        "expect PROXY v1 or v2 in front of connections from trusted_proxies",
-        note="not supported by this version: true is a fault",
+        "require a PROXY header, v1 or v2, in front of connections from trusted_proxies",
+        note="the client is then who the header names; from others no such header is accepted",
     ),
     "header_timeout_millis": Field(
         Integer(1, HOUR_MILLIS), "how long a request's head may take", unit="ms"

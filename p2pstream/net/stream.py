@@ -148,6 +148,27 @@ class TcpStream(Stream):
             await waits.wait_read()
         return await self.receive(max_bytes)
 
+    async def peek(self, max_bytes: int, beyond: int = 0) -> bytes:
+        """What has arrived, left in its place: more than `beyond` bytes, unless the peer ended.
+
+        Errors: as `receive`.
+        """
+        waits = self._waits
+        while not self._closed:
+            waits.ready = False
+            try:
+                data = self.sock.recv(max_bytes, socket.MSG_PEEK)
+            except BlockingIOError:
+                data = b""
+            except OSError as error:
+                raise broken(error) from error
+            if len(data) > beyond or waits.hung_up:
+                waits.ready = True  # the edge is past, and everything is still to be read
+                return data
+            if not waits.ready:
+                await waits.wait_read()
+        raise StreamClosed("receive on a closed stream")
+
     def receive_nowait(self, max_bytes: int) -> bytes | None:
         """See `Stream`."""
         if self._closed:

@@ -11,11 +11,16 @@ Rules:
    connection whenever its ends want it to. `drained` waits for them too.
 4. An address may overlap one of our own that this reload closes ("127.0.0.1" becomes ""): for that
    moment both sockets share the port (`SO_REUSEPORT`), so that nobody is refused between them.
+5. With `proxy_protocol`, a connection from a trusted proxy begins with a PROXY header, before TLS,
+   and is from then on the client's that it names; one that does not is closed. From anyone else a
+   connection is what it looks like, and such a header in it a malformed request.
 """
 
 from __future__ import annotations
 
 import errno
+import ipaddress
+import logging
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
@@ -31,9 +36,14 @@ from attrs import define, field
 from p2pstream.config.model import Config, Listener
 from p2pstream.errors import CommandError
 from p2pstream.net.listen import Listening, bind
+from p2pstream.net.proxied import receive_source
 from p2pstream.net.stream import Stream, TcpStream
 from p2pstream.net.tls import CertificateTable, self_signed_context, server_context, sni_context
 from p2pstream.net.tls_stream import TlsStream
+from p2pstream.policy.chain import IpNetwork, is_trusted
+from p2pstream.wire.proxy_protocol import BadProxyHeader
+
+log = logging.getLogger(__name__)
 
 Bind = tuple[str, int]
 """(address, port)."""
@@ -71,6 +81,8 @@ class _Open:
 
     listener: Listener
     context: ssl.SSLContext | None
+    announcing: tuple[IpNetwork, ...] = ()
+    """Whose connections begin with a PROXY header."""
     listening: _Public | None = None
 
 
@@ -118,7 +130,9 @@ class Listeners:
         wanted = {bind_of(one): one for one in config.listeners if one.enabled}
         try:
             for where, listener in wanted.items():
-                opened = prepared.opened[where] = _Open(listener, contexts[where])
+                opened = prepared.opened[where] = _Open(
+                    listener, contexts[where], _announcing(listener)
+                )
                 if where not in self._open:
                     opened.listening = _Public(
                         self._bind(where, prepared, self._open.keys() - wanted.keys()),
@@ -155,6 +169,7 @@ class Listeners:
                 assert current.listening is not None
                 current.listener = new.listener
                 current.context = new.context
+                current.announcing = new.announcing
                 current.listening.resize(new.listener.max_connections)
         for where in self._open.keys() - prepared.opened.keys():
             opened = self._open.pop(where)
@@ -220,6 +235,13 @@ class Listeners:
 
     async def _serve(self, opened: _Open, stream: TcpStream, peer: str) -> None:
         listener = opened.listener
+        if is_trusted(peer, opened.announcing):
+            stream.waits.deadline = trio.current_time() + listener.header_timeout_millis / 1000
+            try:
+                peer = await receive_source(stream, peer)
+            except BadProxyHeader as error:
+                log.warning("listener %s: connection from %s: %s", listener.id, peer, error)
+                return
         if opened.context is None:
             await self._serve_client(listener.id, stream, peer)
             return
@@ -232,6 +254,12 @@ class Listeners:
 def bind_of(listener: Listener) -> Bind:
     """What a listener's socket is known by."""
     return (listener.bind_address, listener.port)
+
+
+def _announcing(listener: Listener) -> tuple[IpNetwork, ...]:
+    if not listener.proxy_protocol:
+        return ()
+    return tuple(map(ipaddress.ip_network, listener.trusted_proxies))
 
 
 def _files(listener: Listener) -> set[Path]:

@@ -109,6 +109,7 @@ class Runtime:
                     await self.drain()
                 finally:
                     self._listeners.close()
+                    self.upstreams.close()
                 nursery.cancel_scope.cancel()
 
     async def _start(self, nursery: trio.Nursery) -> None:
