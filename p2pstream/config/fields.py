@@ -78,6 +78,12 @@ SERVER: Final = {
         unit="ms",
     ),
     "retention_days": Field(Integer(1, 3650), "how long the history is kept", unit="days"),
+    "access_log": Field(
+        FilePath(reads=False),
+        "a file that gets one JSON object a line for every request",
+        note="none when absent; SIGUSR1 opens it anew after it was renamed (logrotate)",
+        example='"/var/log/p2pstream/access.log"',
+    ),
 }
 
 MANAGEMENT: Final = {

@@ -34,6 +34,7 @@ class Server:
     log_format: Literal["text", "json"] = "text"
     shutdown_grace_millis: int = 30_000
     retention_days: int = 30
+    access_log: Path | None = None
 
 
 @frozen

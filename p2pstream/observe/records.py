@@ -40,6 +40,8 @@ class Record(NamedTuple):
     """Spent connecting, when no kept-alive connection served."""
     reused: bool
     attempts: int
+    client: str
+    """The client's address; behind trusted proxies the one that they vouch for."""
 
 
 class Records:

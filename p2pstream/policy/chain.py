@@ -41,6 +41,10 @@ class Hop:
     scheme: bytes
     trusted_proxies: tuple[IpNetwork, ...] = ()
 
+    def client(self, fields: Fields) -> str:
+        """Who asked, given a request's fields."""
+        return client_address(self, claimed_chain(fields)) if self.trusted else self.peer
+
 
 def is_trusted(address: str, networks: Sequence[IpNetwork]) -> bool:
     """Whether an address stands in any of the networks; an unreadable one does not."""

@@ -268,7 +268,7 @@ class Connection:
         records.append(
             Record(
                 server.wall_clock(), request_id, self.plan.id, None, None, None, b"", b"", b"",
-                fault.status, fault.kind, 0, len(answer), 0.0, None, None, False, 0,
+                fault.status, fault.kind, 0, len(answer), 0.0, None, None, False, 0, self.peer,
             )
         )  # fmt: skip
         if answer:

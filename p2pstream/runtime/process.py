@@ -29,6 +29,7 @@ from p2pstream.net.origins import Origins
 from p2pstream.net.stream import Stream
 from p2pstream.net.tuning import tune_allocator, tune_collector
 from p2pstream.observe import logs
+from p2pstream.observe.access import AccessLog
 from p2pstream.observe.counters import Counters
 from p2pstream.observe.records import Records
 from p2pstream.policy.board import Board
@@ -43,6 +44,8 @@ from p2pstream.snapshot import Snapshot, TargetPlan, compile_snapshot
 
 log = logging.getLogger(__name__)
 
+_LEAVE: Final = frozenset({signal.SIGTERM, signal.SIGINT})
+_SIGNALS: Final = (*_LEAVE, signal.SIGHUP, signal.SIGUSR1)
 # How often cooldowns that ran out are looked for; they are seconds long.
 _EXPIRE_SECONDS: Final = 0.25
 # How long the goodbyes to the agents may take after the last request has ended.
@@ -78,6 +81,7 @@ class Runtime:
             self._dial_failed,
         )
         self.counters = Counters()
+        self.access_log = AccessLog(config.server.access_log, self.proxy.records.name)
         self._counted_at = 0.0  # Trio time
         self._listeners = Listeners(self.proxy.serve)
         self.reloading = Reloading(config_file, loaded, self._listeners, self._swap)
@@ -91,7 +95,7 @@ class Runtime:
 
     async def run(self, started: Callable[[], None] = lambda: None) -> None:
         """Serve until SIGTERM or SIGINT. Errors: `CommandError` when it cannot start."""
-        with trio.open_signal_receiver(signal.SIGHUP, signal.SIGTERM, signal.SIGINT) as signals:
+        with trio.open_signal_receiver(*_SIGNALS) as signals:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
                 try:
@@ -103,6 +107,8 @@ class Runtime:
                     async for number in signals:
                         if number == signal.SIGHUP:
                             self.reloading.ask()
+                        elif number == signal.SIGUSR1:
+                            self.access_log.reopen()
                         else:
                             break
                     nursery.start_soon(self._cut_on_second_signal, signals, nursery.cancel_scope)
@@ -110,6 +116,8 @@ class Runtime:
                 finally:
                     self._listeners.close()
                     self.upstreams.close()
+                    self._count()
+                    self.access_log.close()
                 nursery.cancel_scope.cancel()
 
     async def _start(self, nursery: trio.Nursery) -> None:
@@ -120,6 +128,7 @@ class Runtime:
         self._listeners.settle(prepared, nursery)
         for task in (
             self._count_forever,
+            self.access_log.run,
             self.upstreams.close_idle_forever,
             self._expire_forever,
             self._reload_forever,
@@ -131,7 +140,7 @@ class Runtime:
     ) -> None:
         """Whoever signals twice does not want to wait."""
         async for number in signals:
-            if number != signal.SIGHUP:
+            if number in _LEAVE:
                 log.warning("second signal: leaving at once")
                 scope.cancel()
 
@@ -149,6 +158,7 @@ class Runtime:
         """Add up what was recorded since the last time; what was answered then proves its path."""
         records = self.proxy.records.flush()
         self.counters.add(records)
+        self.access_log.write(records)
         used = {
             (record.route, record.target, record.agent)
             for record in records
@@ -243,6 +253,7 @@ class Runtime:
         await trio.lowlevel.checkpoint()
         logs.configure(config.server.log_level, config.server.log_format)
         self._let_in(config)
+        self._log_to(config)
         self.config = config
         self.board.rebind(snapshot.tables)
         self.proxy.snapshot = snapshot
@@ -265,6 +276,13 @@ class Runtime:
             self._admin = open_admin(config.management, self._state_dir)
         except CommandError as error:
             log.error("reload: the admin token stays as it was: %s", error)
+
+    def _log_to(self, config: Config) -> None:
+        """Write the access log where a new configuration says; where it was if that cannot be."""
+        try:
+            self.access_log.follow(config.server.access_log)
+        except CommandError as error:
+            log.error("reload: the access log stays where it was: %s", error)
 
 
 def _address(listener: Listener) -> str:

@@ -45,6 +45,7 @@ _AT_ONCE: Final = frozenset(
         "server.log_format",
         "server.shutdown_grace_millis",
         "server.retention_days",
+        "server.access_log",
         "management.admin_token_hash",
     }
 )

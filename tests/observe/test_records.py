@@ -6,7 +6,7 @@ from p2pstream.observe.records import RING_SIZE, Record, Records
 def record(request_id: int) -> Record:
     return Record(
         0.0, request_id, "l", "r", "t", None, b"GET", b"a", b"/", 200, None,
-        0, 0, 0.1, None, None, False, 0,
+        0, 0, 0.1, None, None, False, 0, "192.0.2.1",
     )  # fmt: skip
 
 
