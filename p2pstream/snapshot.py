@@ -78,12 +78,16 @@ class Snapshot:
     """The enabled listeners by id."""
 
 
-def compile_snapshot(config: Config) -> Snapshot:
-    """Compile a configuration that `load` accepted."""
+def compile_snapshot(config: Config, before: Snapshot | None = None) -> Snapshot:
+    """Compile a configuration that `load` accepted.
+
+    `before`: the one to take over from what did not change (`policy.tables`); it stays whole.
+    """
     templates = {template.id: template.body for template in config.templates}
-    tables = Tables.compile(config)
+    tables = Tables.compile(config, None if before is None else before.tables)
     for target in tables.targets.values():
-        target.extra = _target_plan(target.config, templates)
+        if target.extra is None:
+            target.extra = _target_plan(target.config, templates)
     listeners = {
         listener.id: _listener_plan(listener, tables.listeners[listener.id])
         for listener in config.listeners

@@ -7,6 +7,7 @@ import ipaddress
 from pathlib import Path
 
 import pytest
+from attrs import evolve
 
 from p2pstream.config.load import load_text
 from p2pstream.snapshot import Snapshot, StaticReply, TargetPlan, compile_snapshot
@@ -153,3 +154,29 @@ def test_static_replies(target: str, head: str, body: str) -> None:
     assert made.head == head.replace("|", "\r\n").encode()
     assert made.body == body.encode()
     assert made.head.startswith(b"HTTP/1.1 %d " % made.status)
+
+
+def test_what_did_not_change_is_taken_over() -> None:
+    """With the pools that its connections are in, so that a reload need not look for them."""
+    text = BASE + 'url = "http://127.0.0.1:1"\n' + STATIC_ROUTE
+    config = load_text(text)
+    old = compile_snapshot(config)
+    proxied, page = old.tables.targets["r", "target-1"], old.tables.targets["s", "target-1"]
+    plan, answer = proxied.extra, page.extra
+    new = compile_snapshot(
+        evolve(config, templates=(evolve(config.templates[0], body="another"),)), old
+    )
+    assert new.tables.targets["r", "target-1"].extra is plan
+    assert new.tables.targets["s", "target-1"].extra.body == b"another"
+    assert page.extra is answer  # a request of the old configuration ends with the old answer
+
+
+STATIC_ROUTE = """
+[[routes]]
+id = "s"
+listener_id = "main"
+path_prefix = "/s"
+[[routes.targets]]
+target_type = "static"
+static_response_template_id = "page"
+"""

@@ -11,7 +11,8 @@
 | `check`, `check_routes`, `shadow`, `carriers`, `finding` | rules across fields |
 | `wording` | how faults are worded |
 | `plan`, `diff` | what a reload from one configuration to another would do |
-| `write` | the TOML of an agent |
+| `write` | the TOML of an agent, for its own file |
+| `show`, `declared` | the TOML of any object, without its secrets, and where it stands |
 | `schema`, `reference` | JSON Schema and `conf/reference.toml`, from the tables of `fields` |
 
 Everything but `disk` is pure; `disk` reads what a configuration names, and nothing else.

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Final
+from operator import attrgetter
+from typing import Final
 
 from p2pstream.config.carriers import Carriers
 from p2pstream.config.finding import LISTENER_IDS, TEMPLATE_IDS, Finding, Key, dangling
@@ -16,50 +17,68 @@ from p2pstream.config.scalars import HostPattern, Origin, Url, parse_path
 from p2pstream.config.shadow import Earlier, covers, shadowed
 from p2pstream.config.wording import quote
 
-# What means something only under a condition: (keys, the key it hangs on, the value it needs).
-_REDIRECT_ONLY: Final = (
+
+class _Only:
+    """Keys of a route or a target that mean something only under a condition."""
+
+    def __init__(self, *names: str, unset: Route | Target) -> None:
+        self.names = names
+        self._values = attrgetter(*names)
+        self.unset = unset
+        self._defaults = self._values(unset)
+
+    def are_unset(self, thing: Route | Target) -> bool:
+        """Whether all are what they are by default; nearly always, so it is asked in one go."""
+        return bool(self._values(thing) == self._defaults)
+
+
+_ROUTE: Final = Route(id="", listener_id="")
+_TARGET: Final = Target()
+
+_MATCHERS: Final = ("host_pattern", "path_prefix")
+_FORWARD_ONLY: Final = _Only("target_load_balancing", unset=_ROUTE)
+_REDIRECT_ONLY: Final = _Only(
     "redirect_target_mode",
     "redirect_target",
     "redirect_status_code",
     "redirect_preserve_path_suffix",
     "redirect_preserve_query",
+    unset=_ROUTE,
 )
-_STATIC_ONLY: Final = (
+_STATIC_ONLY: Final = _Only(
     "static_status_code",
     "static_response_headers",
     "static_response_body",
     "static_response_template_id",
+    unset=_TARGET,
 )
-_AGENT_ONLY: Final = ("agent_selector", "agent_load_balancing")
-_TLS_ONLY: Final = ("tls_skip_verify", "tls_ca_file", "tls_server_name")
-_PROXY_ONLY: Final = (
+_AGENT_ONLY: Final = _Only("agent_selector", "agent_load_balancing", unset=_TARGET)
+_TLS_ONLY: Final = _Only("tls_skip_verify", "tls_ca_file", "tls_server_name", unset=_TARGET)
+_PROXY_ONLY: Final = _Only(
     "url",
     "transport",
-    *_AGENT_ONLY,
+    *_AGENT_ONLY.names,
     "upstream_response_header_timeout_millis",
     "upstream_connect_timeout_millis",
     "upstream_request_headers",
     "upstream_basic_auth",
     "preserve_host",
-    *_TLS_ONLY,
+    *_TLS_ONLY.names,
     "max_idle_connections",
     "health_check",
+    unset=_TARGET,
 )
 
 
-_UNSET: Final[dict[type[Any], Any]] = {
-    Route: Route(id="", listener_id=""),
-    Target: Target(),
-}
-
-
 def _misplaced(
-    thing: Route | Target, names: Iterable[str], at: Key, only: str, hangs_on: str
+    thing: Route | Target, only: _Only, at: Key, condition: str, hangs_on: str
 ) -> Iterator[Finding]:
-    unset = _UNSET[type(thing)]
-    for name in names:
-        if getattr(thing, name) != getattr(unset, name):
-            yield Finding((*at, name), f"is only for {only}", ((*at, hangs_on), (*at, name)))
+    """Findings for the keys that are set although the condition, on a key, does not hold."""
+    if only.are_unset(thing):
+        return
+    for name in only.names:
+        if getattr(thing, name) != getattr(only.unset, name):
+            yield Finding((*at, name), f"is only for {condition}", ((*at, hangs_on), (*at, name)))
 
 
 def check_routes(config: Config) -> Iterator[Finding]:
@@ -76,7 +95,8 @@ def check_routes(config: Config) -> Iterator[Finding]:
             yield from _redirect(route, earlier, listeners, at)
         for position, target in enumerate(route.targets):
             yield from _target(target, templates, carriers, (*at, "targets", position))
-        yield from _target_names(route, at)
+        if len(route.targets) > 1:
+            yield from _target_names(route, at)
     yield from shadowed(config.routes)
 
 
@@ -96,26 +116,26 @@ def _defaults_of_listeners(routes: Iterable[Route]) -> Iterator[Finding]:
 
 
 def _route(route: Route, listeners: Mapping[str, Listener], at: Key) -> Iterator[Finding]:
-    action: Key = (*at, "action")
-    yield from dangling(route.listener_id, listeners, (*at, "listener_id"), LISTENER_IDS)
     listener = listeners.get(route.listener_id)
-    if listener is not None and not listener.enabled and route.enabled:
+    if listener is None:
+        yield from dangling(route.listener_id, listeners, (*at, "listener_id"), LISTENER_IDS)
+    elif route.enabled and not listener.enabled:
         text = f"listener {quote(listener.id)} is not enabled, so no request comes here"
         yield Finding((*at, "listener_id"), text, warning=True)
-    matchers = ("host_pattern", "path_prefix")
-    for name in matchers:
-        if route.is_default and getattr(route, name) is not None:
-            text = "a default route takes what no other route does: leave it out"
-            yield Finding((*at, name), text, ((*at, "is_default"),))
-    if not route.is_default and route.host_pattern is None and route.path_prefix is None:
+    if route.is_default:
+        for name in _MATCHERS:
+            if getattr(route, name) is not None:
+                text = "a default route takes what no other route does: leave it out"
+                yield Finding((*at, name), text, ((*at, "is_default"),))
+    elif route.host_pattern is None and route.path_prefix is None:
         text = "needs a host_pattern, a path_prefix or is_default = true"
-        keys = tuple((*at, name) for name in (*matchers, "is_default"))
+        keys = tuple((*at, name) for name in (*_MATCHERS, "is_default"))
         yield Finding(at, text, keys)
     if route.action == "forward":
         yield from _misplaced(route, _REDIRECT_ONLY, at, 'action = "redirect"', "action")
         if not any(target.enabled for target in route.targets):
             text = "has no enabled target to forward to: add a [[routes.targets]]"
-            yield Finding(at, text, (action, (*at, "targets")))
+            yield Finding(at, text, ((*at, "action"), (*at, "targets")))
 
 
 def _target_names(route: Route, at: Key) -> Iterator[Finding]:
@@ -138,8 +158,7 @@ def _redirect(
     if route.targets:
         text = 'a redirect chooses no target: remove them, or say action = "forward"'
         yield Finding((*at, "targets"), text, (action,))
-    only = 'action = "forward"'
-    yield from _misplaced(route, ("target_load_balancing",), at, only, "action")
+    yield from _misplaced(route, _FORWARD_ONLY, at, 'action = "forward"', "action")
     missing = [k for k in (mode, key) if getattr(route, str(k[-1])) is None]
     for one in missing:
         yield Finding(one, "is missing: a redirect needs it", (one, action))
@@ -149,8 +168,8 @@ def _redirect(
     if fault:
         yield Finding(key, fault, (key, mode))
     elif route.enabled and _onto_itself(route, listeners.get(route.listener_id), earlier):
-        matchers = ("host_pattern", "path_prefix", "listener_id", "priority", "is_default")
-        keys = tuple((*at, name) for name in matchers)
+        deciding = (*_MATCHERS, "listener_id", "priority", "is_default")
+        keys = tuple((*at, name) for name in deciding)
         text = "redirects onto itself: what it sends clients to is matched by this route again"
         yield Finding(key, text, (key, mode, *keys))
 
@@ -236,8 +255,7 @@ def _through_agents(target: Target, carriers: Carriers, at: Key) -> Iterator[Fin
     transport: Key = (*at, "transport")
     key: Key = (*at, "agent_selector")
     if target.transport == "direct":
-        only = 'transport = "agent"'
-        yield from _misplaced(target, _AGENT_ONLY, at, only, "transport")
+        yield from _misplaced(target, _AGENT_ONLY, at, 'transport = "agent"', "transport")
     elif target.agent_selector is None:
         text = 'is missing: transport = "agent" needs it, as in match_labels = { site = "home" }'
         yield Finding(key, text, (key, transport))
@@ -247,11 +265,12 @@ def _through_agents(target: Target, carriers: Carriers, at: Key) -> Iterator[Fin
 
 
 def _upstream(target: Target, at: Key) -> Iterator[Finding]:
-    headers: Key = (*at, "upstream_request_headers")
-    names = {name.lower(): name for name in target.upstream_request_headers}
-    if target.upstream_basic_auth is not None and "authorization" in names:
-        text = "stands beside upstream_basic_auth, which writes the same field: keep one"
-        yield Finding((*headers, names["authorization"]), text)
+    if target.upstream_basic_auth is not None:
+        headers: Key = (*at, "upstream_request_headers")
+        names = {name.lower(): name for name in target.upstream_request_headers}
+        if "authorization" in names:
+            text = "stands beside upstream_basic_auth, which writes the same field: keep one"
+            yield Finding((*headers, names["authorization"]), text)
     if target.tls_skip_verify and target.tls_ca_file is not None:
         text = "does nothing beside tls_skip_verify = true"
         yield Finding((*at, "tls_ca_file"), text, warning=True)

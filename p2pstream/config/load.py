@@ -1,8 +1,8 @@
 """TOML -> `Config`, or every fault at once.
 
 Each fault is one line, `file:line: routes[media].targets[home-lab].weight: must be ...`, in the
-order of files and lines. The steps: `document` gathers the text, `read` parses every value,
-cattrs structures the values into the model, `check` judges what involves more than one field.
+order of files and lines. The steps: `document` gathers the text, `read` parses every value and has
+cattrs structure them into the model, `check` judges what involves more than one field.
 
 Rule 1  A rule of `check` that builds on a value which is itself at fault is not reported: the
         operator gets causes, not consequences.
@@ -14,13 +14,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
-import cattrs
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
-from p2pstream.config import model, scalars
+from p2pstream.config import model
 from p2pstream.config.check import check
+from p2pstream.config.declared import Declared
 from p2pstream.config.document import Document, Key, Place, gather, gather_text
 from p2pstream.config.finding import Finding
 from p2pstream.config.read import Reader
@@ -32,7 +31,8 @@ class Loaded:
     """A configuration, and what came to light on the way.
 
     `warnings`: what is allowed but probably not meant, worded like faults. `files`: those that were
-    read as TOML. `digests`: SHA-256 of the certificates, keys and CAs that it names.
+    read as TOML. `digests`: SHA-256 of the certificates, keys and CAs that it names. `declared`:
+    where its objects stand, once the text is gone.
     """
 
     config: model.Config
@@ -40,10 +40,19 @@ class Loaded:
     files: tuple[Path, ...]
     digests: Mapping[Path, bytes]
     _document: Document = field(repr=False, eq=False)
+    _references: Mapping[Key, Mapping[str, str]] = field(factory=dict, repr=False, eq=False)
+    declared: Declared = field(factory=Declared, repr=False, eq=False)
 
     def where(self, *key: str | int) -> str:
         """`file:line: expectations[#1]`, for what others find at a key path later on."""
         return f"{self._document.show(self._document.place(key))}: {self._document.path_text(key)}"
+
+    def without_text(self) -> Loaded:
+        """The same without the files' text, which only the wording of faults needs."""
+        if not self._document.sources:
+            return self
+        declared = Declared.of(self._document, self._references)
+        return evolve(self, document=Document(), references={}, declared=declared)
 
     def renewed_since(self, older: Loaded) -> frozenset[Path]:
         """Certificates, keys and CAs that both name and whose content differs: for `plan`."""
@@ -86,9 +95,7 @@ def load_text_with_warnings(
 
 def _loaded(document: Document, environ: Mapping[str, str]) -> Loaded:
     reader = Reader(document, environ)
-    values = reader.table(model.Config, document.values, ())
-    _complete(values, document)
-    config = _CONVERTER.structure(values, model.Config)
+    config = reader.config()
     findings = [] if document.lost else _kept(check(config), reader.doubtful)
     lines = [
         (place, f"{where}: {text}" if where else text) for place, where, text in document.faults
@@ -103,19 +110,9 @@ def _loaded(document: Document, environ: Mapping[str, str]) -> Loaded:
         warnings=_printed(document, warnings),
         digests=reader.digests,
         document=document,
+        references=reader.references,
         files=tuple(source.directory / Path(source.name).name for source in document.sources),
     )
-
-
-def _complete(values: dict[str, Any], document: Document) -> None:
-    """Fill in the defaults that depend on another value, or on where the file is."""
-    server = values.setdefault("server", {})
-    server.setdefault("state_dir", document.sources[0].directory / model.Server().state_dir)
-    for agent in values.get("agents", ()):
-        agent.setdefault("name", agent["id"])
-    for route in values.get("routes", ()):
-        for number, target in enumerate(route.get("targets", ()), start=1):
-            target.setdefault("name", f"target-{number}")
 
 
 def _kept(findings: Iterable[Finding], faulty: Iterable[Key]) -> list[Finding]:
@@ -150,19 +147,3 @@ def _line(document: Document, key: Key, text: str) -> tuple[Place, str]:
 def _printed(document: Document, lines: list[tuple[Place, str]]) -> tuple[str, ...]:
     lines.sort(key=lambda line: line[0])  # stable: in one line, in the order of discovery
     return tuple(f"{document.show(place)}: {text}" for place, text in lines)
-
-
-def _as_it_is(value: Any, _: Any) -> Any:
-    """Parsed already, by the kind of its field."""
-    return value
-
-
-def _converter() -> cattrs.Converter:
-    converter = cattrs.Converter(detailed_validation=False)
-    for done in (scalars.HostPattern, scalars.Origin, scalars.Secret, scalars.TokenHash, Path):
-        converter.register_structure_hook(done, _as_it_is)
-    converter.register_structure_hook(str | scalars.Secret, _as_it_is)
-    return converter
-
-
-_CONVERTER = _converter()

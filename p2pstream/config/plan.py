@@ -7,18 +7,21 @@ Rule 2  A listener whose bind address, port, protocol or PROXY setting differs i
 Rule 3  A health loop survives, with its state, when its (route, target, agent) does and neither
         `url` nor `health_check` differs (spec §1). Agents need not be connected to be listed.
 Rule 4  No line shows a secret, or the hash of one.
+Rule 5  An object that is the very same in both (`adopt`) is not looked into. Where few of very many
+        changed, nearly all of the comparing is `adopt`'s, and done once.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar, get_args, get_type_hints
 
-from attrs import field, fields, frozen
+from attrs import evolve, field, frozen
 
 from p2pstream.config.carriers import Carriers
 from p2pstream.config.diff import differences
+from p2pstream.config.fields import FIELDS
 from p2pstream.config.model import Certificate, Config, HealthCheck, Listener, Target
 from p2pstream.config.scalars import Origin, bracketed
 
@@ -143,6 +146,21 @@ class Plan:
         return f"{sign} {name}" + (f" {what}" if what else "") + (f": {details}" if details else "")
 
 
+def adopt(old: Config, new: Config) -> Config:
+    """Return the new configuration, holding the old object wherever the one of its id equals it.
+
+    For what has an id. Who compares the two then, or keeps what it made of the old one, needs only
+    ask for identity.
+    """
+    return evolve(
+        new,
+        listeners=_adopted(old.listeners, new.listeners),
+        agents=_adopted(old.agents, new.agents),
+        routes=_adopted(old.routes, new.routes),
+        templates=_adopted(old.templates, new.templates),
+    )
+
+
 def plan(old: Config, new: Config, renewed: Collection[Path] = frozenset()) -> Plan:
     """Compare two configurations.
 
@@ -177,13 +195,12 @@ class _Comparison:
 
     def texts(self, old: Any, new: Any, without: Collection[str] = ()) -> tuple[str, ...]:
         """What differs, renewed files included."""
-        if old == new and not self.renewed:
-            return ()
-        found = list(differences(old, new, without))
-        for one in fields(type(new)):
-            for path in _files(getattr(new, one.name)):
-                if path in self.renewed and one.name not in without:
-                    found.append(f"{one.name}: {path.name} was renewed")
+        found = [] if old is new else list(differences(old, new, without))
+        if self.renewed:
+            for name in _NAMING_FILES[type(new)]:
+                for path in _files(getattr(new, name)):
+                    if path in self.renewed and name not in without:
+                        found.append(f"{name}: {path.name} was renewed")
         return tuple(found)
 
     def objects(
@@ -210,6 +227,17 @@ class _Comparison:
         )
 
 
+# The fields of each model class that may name certificates, keys or CAs.
+_NAMING_FILES: Final = {
+    model: [
+        name
+        for name, hint in get_type_hints(model).items()
+        if {Path, Certificate} & {hint, *get_args(hint)}
+    ]
+    for model in FIELDS
+}
+
+
 def _files(value: Any) -> Iterable[Path]:
     if isinstance(value, Path):
         yield value
@@ -229,6 +257,11 @@ T = TypeVar("T", bound=_HasId)
 
 def _by_id(values: Iterable[T]) -> dict[str, T]:
     return {value.id: value for value in values}
+
+
+def _adopted(old: Iterable[T], new: Iterable[T]) -> tuple[T, ...]:
+    known = _by_id(old)
+    return tuple(before if (before := known.get(one.id)) == one else one for one in new)
 
 
 def _targets(config: Config) -> dict[str, Target]:

@@ -1,7 +1,8 @@
-"""TOML values -> what the model holds, by the tables of `fields`; every fault is kept.
+"""TOML values -> the model, by the tables of `fields`; every fault is kept.
 
 Rule 1  A faulty value is left out (or a stand-in takes its place) and reading goes on.
-Rule 2  The result is plain tables of parsed values; `load` structures them into the model.
+Rule 2  What is left out takes the model's default; those few that depend on another value, on the
+        place in the file or on where the file is are filled in here.
 Rule 3  No fault repeats a value whose kind is `secret`.
 """
 
@@ -11,7 +12,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import cattrs
 from attrs import NOTHING, define, field, fields
+from cattrs.gen import make_dict_structure_fn
 
 from p2pstream.config import disk
 from p2pstream.config.document import Document, Key
@@ -28,6 +31,8 @@ from p2pstream.config.kinds import (
     Tables,
     Text,
 )
+from p2pstream.config.model import Agent, Config, Server, Target
+from p2pstream.config.scalars import HostPattern, Origin, TokenHash
 from p2pstream.config.secret import Secret
 from p2pstream.config.wording import a_type, got, listed, nearest, suggestion
 
@@ -57,7 +62,8 @@ class Reader:
 
     `faults` are key paths and texts, in the order they were found; `doubtful` are their keys, and
     the keys that were probably meant by misspelled ones. `digests` are of the files that the
-    configuration names without holding what they say: certificates, keys, CAs.
+    configuration names without holding what they say: certificates, keys, CAs. `references` are the
+    tables that stand for a secret.
     """
 
     document: Document
@@ -65,6 +71,7 @@ class Reader:
     faults: list[tuple[Key, str]] = field(factory=list)
     doubtful: set[Key] = field(factory=set)
     digests: dict[Path, bytes] = field(factory=dict)
+    references: dict[Key, Mapping[str, str]] = field(factory=dict)
 
     def fault(self, key: Key, text: str) -> Any:
         """Keep a fault; returns the mark of a value that was left out."""
@@ -72,9 +79,14 @@ class Reader:
         self.doubtful.add(key)
         return _FAULTY
 
-    def table(self, model: type[Any], raw: Any, key: Key) -> dict[str, Any]:
-        """One table as the keyword arguments of its model class."""
-        known = FIELDS[model]
+    def config(self) -> Config:
+        """The whole document. Where `faults` were found, it is only good for finding more."""
+        whole: Config = self._table_of(Config, self.document.values, ())
+        return whole
+
+    def _table_of(self, model: type[Any], raw: Any, key: Key) -> Any:
+        """One table as an object of its model class."""
+        known = _KNOWN[model]
         if not isinstance(raw, dict):
             self.fault(key, f"must be a table, got {a_type(raw)}")
             raw = None
@@ -84,17 +96,32 @@ class Reader:
             if one is None:
                 self._unknown(model, (*key, name))
                 continue
-            parsed = self._READ[type(one.kind)](self, one.kind, value, (*key, name))
+            read, kind, writes = one
+            parsed = read(self, kind, value, (*key, name))
             if parsed is not _FAULTY:
-                values[one.writes or name] = parsed
+                values[writes] = parsed
         if raw is not None:
             self._alternatives(model, raw, key)
         for name in _REQUIRED[model]:
             if name not in values:
+                missing = FIELDS[model][name]
                 if raw is not None and name not in raw and (*key, name) not in self.doubtful:
-                    self.fault((*key, name), f"is missing: {known[name].purpose}")
-                values[name] = known[name].stand_in
-        return values
+                    self.fault((*key, name), f"is missing: {missing.purpose}")
+                values[name] = missing.stand_in
+        self._complete(model, values, key)
+        return _MAKE[model](values, model)
+
+    def _complete(self, model: type[Any], values: dict[str, Any], key: Key) -> None:
+        """Fill in the defaults that the model cannot know (rule 2)."""
+        if model is Target:
+            if "name" not in values:
+                values["name"] = f"target-{int(key[-1]) + 1}"
+        elif model is Agent:
+            values.setdefault("name", values["id"])
+        elif model is Server:
+            values.setdefault("state_dir", self.document.sources[0].directory / Server().state_dir)
+        elif model is Config and "server" not in values:
+            values["server"] = self._table_of(Server, {}, ("server",))
 
     def _alternatives(self, model: type[Any], raw: dict[str, Any], key: Key) -> None:
         """Where two keys write one value, exactly one of them must be there."""
@@ -155,6 +182,7 @@ class Reader:
         """The string that `{ file = … }` or `{ env = … }` stands for."""
         if len(raw) != 1 or next(iter(raw)) not in ("file", "env"):
             return self.fault(key, "must have either `file` or `env`, and nothing else")
+        self.references[key] = raw
         how, name = next(iter(raw.items()))
         if not isinstance(name, str) or not name:
             return self.fault((*key, how), "must be a name in quotes")
@@ -199,7 +227,7 @@ class Reader:
         for position, one in enumerate(raw):
             at = (*key, position)
             if isinstance(kind.item, Table):
-                items.append(self.table(kind.item.model, one, at))
+                items.append(self._table_of(kind.item.model, one, at))
             else:
                 items.append(self._text(kind.item, one, at))
         return tuple(item for item in items if item is not _FAULTY)
@@ -254,7 +282,7 @@ class Reader:
 
     def _table(self, kind: Table, raw: Any, key: Key) -> Any:
         return (
-            self.table(kind.model, raw, key)
+            self._table_of(kind.model, raw, key)
             if isinstance(raw, dict)
             else self.fault(key, f"must be a table, got {got(raw)}")
         )
@@ -263,17 +291,42 @@ class Reader:
         if not isinstance(raw, list):
             name = ".".join(part for part in key if isinstance(part, str))
             return self.fault(key, f"must be an array of tables: write [[{name}]]")
-        return tuple(self.table(kind.model, one, (*key, n)) for n, one in enumerate(raw))
+        return tuple(self._table_of(kind.model, one, (*key, n)) for n, one in enumerate(raw))
 
-    _READ: Mapping[type[Any], Callable[..., Any]] = {
-        Boolean: _boolean,
-        Integer: _integer,
-        Choice: _choice,
-        Text: _text,
-        FilePath: _file_path,
-        Several: _several,
-        Strings: _strings,
-        Headers: _headers,
-        Table: _table,
-        Tables: _tables,
+
+_Read = Callable[[Reader, Any, Any, Key], Any]
+_READ: Mapping[type[Any], _Read] = {
+    Boolean: Reader._boolean,
+    Integer: Reader._integer,
+    Choice: Reader._choice,
+    Text: Reader._text,
+    FilePath: Reader._file_path,
+    Several: Reader._several,
+    Strings: Reader._strings,
+    Headers: Reader._headers,
+    Table: Reader._table,
+    Tables: Reader._tables,
+}
+# For each key of a table: how to read it, its kind, and the key of the model that it writes.
+_KNOWN: Mapping[type[Any], Mapping[str, tuple[_Read, Any, str]]] = {
+    model: {
+        name: (_READ[type(one.kind)], one.kind, one.writes or name) for name, one in known.items()
     }
+    for model, known in FIELDS.items()
+}
+
+
+def _as_it_is(value: Any, _: Any) -> Any:
+    """Read already, by the kind of its field."""
+    return value
+
+
+def _makers() -> Mapping[type[Any], Callable[[Mapping[str, Any], Any], Any]]:
+    """For each class of the model, what makes an object of a table's values (cattrs)."""
+    converter = cattrs.Converter(detailed_validation=False)
+    for done in (HostPattern, Origin, Secret, TokenHash, Path, str | Secret, *FIELDS):
+        converter.register_structure_hook(done, _as_it_is)
+    return {model: make_dict_structure_fn(model, converter) for model in FIELDS}
+
+
+_MAKE = _makers()

@@ -12,7 +12,7 @@ Rule 4  Nothing here waits, and time is an argument.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from heapq import heappop, heappush
 from typing import Literal
 
@@ -25,10 +25,11 @@ from p2pstream.policy.compiled import (
     CompiledTarget,
     PathKey,
     Selection,
+    TurnKey,
 )
 from p2pstream.policy.health import Health, Verdict, change, step, usable
 from p2pstream.policy.state import GroupState, PathState, RouteState, TargetState
-from p2pstream.policy.tables import Tables, TurnKey
+from p2pstream.policy.tables import Tables
 
 # Why a path is not used. The first that applies, in this order.
 Obstacle = Literal["disabled", "draining", "disconnected", "unhealthy", "cooldown"]
@@ -142,25 +143,35 @@ class Board:
                 self._show(path)
         return None
 
-    def rebind(self, tables: Tables) -> None:
+    def rebind(self, tables: Tables) -> list[TargetState]:
         """Take over a new configuration, keeping the state of every id that survives.
 
         A path survives with its route id, target name and agent id if the target's `url`, kind
         and `health_check` stayed the same and its selector still means the agent; a turn with its
-        route id and group or target.
+        route id and group or target. All that belongs to a route that is the very same object in
+        both stays as it is. Returns the states that belonged to the other routes.
         """
-        self.tables = tables
-        self._states = {}
-        gone = []
-        for key, paths in self._paths.items():
-            target = tables.targets.get(key)
-            for path in paths.values():
-                if target is None or not self._move(path, target):
-                    gone.append(path)
-        for path in gone:
-            self._forget(path)
-        for turn in self._turns.keys() - tables.turns:
-            del self._turns[turn]
+        before, self.tables = self.tables, tables
+        replaced: list[TargetState] = []
+        for route in before.routes.values():
+            if tables.routes.get(route.id) is not route:
+                replaced += self._replace(route)
+        return replaced
+
+    def _replace(self, route: CompiledRoute) -> Iterator[TargetState]:
+        """Bring what is known of a route that changed, or is gone, to its new self."""
+        for target in route.targets:
+            key = route.id, target.name
+            new = self.tables.targets.get(key)
+            for path in [*self._paths.get(key, {}).values()]:
+                if new is None or not self._move(path, new):
+                    self._forget(path)
+        heir = self.tables.routes.get(route.id)
+        for turn in route.turns() - (set() if heir is None else heir.turns()):
+            self._turns.pop(turn, None)
+        state = self._states.pop(route.id, None)
+        for group in () if state is None else state.groups:
+            yield from group.targets
 
     def _move(self, path: PathState, target: CompiledTarget) -> bool:
         """Take a path over to its target's new self; whether it survives that."""

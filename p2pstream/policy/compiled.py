@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from typing import Any, Literal, NamedTuple
 
 from p2pstream.config.model import Agent, Balancing, HealthCheck, Route, Target
+from p2pstream.policy.path import split_prefix
 from p2pstream.policy.redirect import Redirect
 
 Kind = Literal["static", "direct", "agent"]
@@ -21,6 +22,10 @@ class PathKey(NamedTuple):
     route_id: str
     target_name: str
     agent_id: str
+
+
+# What has a turn of its own: a route's id with a group's number or a target's name.
+TurnKey = tuple[str, int | str]
 
 
 class CompiledAgent:
@@ -124,15 +129,30 @@ class CompiledGroup:
 class CompiledRoute:
     """One route: its groups, lowest number first, or its redirect.
 
-    `strict`: `%2F` and `%5C` are refused. `targets` are in the order of the file.
+    `strict`: `%2F` and `%5C` are refused. `targets` are in the order of the file. `prefix` is
+    `path_prefix` as `split_prefix` gives it; without one, no segments.
     """
 
-    __slots__ = ("config", "extra", "groups", "id", "listener_id", "redirect", "strict", "targets")
+    __slots__ = (
+        "config",
+        "extra",
+        "groups",
+        "id",
+        "listener_id",
+        "prefix",
+        "redirect",
+        "strict",
+        "targets",
+    )
 
     def __init__(self, config: Route, targets: tuple[CompiledTarget, ...]) -> None:
         self.config = config
         self.id = config.id
         self.listener_id = config.listener_id
+        prefix = config.path_prefix
+        self.prefix: tuple[list[bytes], bool] = (
+            ([], False) if prefix is None else split_prefix(prefix)
+        )
         self.strict = config.path_security_mode == "strict"
         self.redirect = Redirect(config) if config.action == "redirect" else None
         self.targets = targets
@@ -145,6 +165,11 @@ class CompiledRoute:
             for number in sorted({target.group for target in targets})
         )
         self.extra: Any = None
+
+    def turns(self) -> set[TurnKey]:
+        """All that can have a turn of its own here."""
+        names = {target.name for target in self.targets}
+        return {(self.id, one) for one in names.union(group.number for group in self.groups)}
 
     def __repr__(self) -> str:
         return f"<route {self.id}>"

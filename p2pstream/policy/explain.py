@@ -18,7 +18,7 @@ from p2pstream.policy.compiled import CompiledRoute
 from p2pstream.policy.decide import Reason, serving_group, skipped
 from p2pstream.policy.path import has_encoded_separators, inspect, prefix_matches
 from p2pstream.policy.request import Request
-from p2pstream.policy.route import matching_order
+from p2pstream.policy.route import RouteTable, matching_order
 from p2pstream.policy.state import GroupState, RouteState, TargetState
 from p2pstream.policy.tables import Tables
 
@@ -160,6 +160,19 @@ def _routes(
         return tuple(RouteView(route.id, "path_refused", fault.detail) for route in mine)
     seen = inspect(request.path)
     return tuple(_route_view(route, request.host, seen, matched) for route in mine)
+
+
+def passed_over(
+    table: RouteTable, host: str, seen: bytes, matched: CompiledRoute | None, most: int
+) -> tuple[RouteView, ...]:
+    """Return the nearest enabled routes that a request came past on its way to `matched`.
+
+    They are the last `most` before it in matching order, or before the end if nothing matched.
+    """
+    ranked = table.ranked
+    end = len(ranked) if matched is None else ranked.index(matched)
+    before = ranked[max(end - most, 0) : end]
+    return tuple(_route_view(route, host, seen, matched) for route in before)
 
 
 def _route_view(

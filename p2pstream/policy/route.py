@@ -13,10 +13,12 @@ from typing import Final
 
 from p2pstream.errors import InvalidRequestTarget, NoRoute
 from p2pstream.policy.compiled import CompiledRoute
-from p2pstream.policy.path import has_encoded_separators, inspect, split_prefix
+from p2pstream.policy.path import has_encoded_separators, inspect
 
 # Past every rank there can be.
 _NEVER: Final = 1 << 62
+# Of the many nodes below which nothing is: one for all of them, never written to.
+_NO_CHILDREN: Final[dict[bytes, _Node]] = {}
 
 
 class _Node:
@@ -29,22 +31,26 @@ class _Node:
     __slots__ = ("below", "children", "here", "least")
 
     def __init__(self) -> None:
-        self.children: dict[bytes, _Node] = {}
+        self.children = _NO_CHILDREN
         self.here = self.below = self.least = _NEVER
 
-    def add(self, prefix: str | None, rank: int) -> int:
-        """Put a route in; return how many segments deep. Ranks come in ascending order."""
-        segments, literal = ([], False) if prefix is None else split_prefix(prefix)
+    def add(self, segments: list[bytes], literal: bool, rank: int) -> None:
+        """Put a route in. Ranks come in ascending order, so the first of a place stays."""
         node = self
-        node.least = min(node.least, rank)
+        if rank < node.least:
+            node.least = rank
         for segment in segments:
-            node = node.children.setdefault(segment, _Node())
-            node.least = min(node.least, rank)
+            child = node.children.get(segment)
+            if child is None:
+                if node.children is _NO_CHILDREN:
+                    node.children = {}
+                child = node.children[segment] = _Node()
+                child.least = rank
+            node = child
         if literal:
             node.below = min(node.below, rank)
         else:
             node.here = min(node.here, rank)
-        return len(segments)
 
 
 class RouteTable:
@@ -67,7 +73,9 @@ class RouteTable:
             else:
                 roots = self._wildcard if pattern.wildcard else self._exact
                 root = roots.setdefault(pattern.host, _Node())
-            depth = max(depth, root.add(route.config.path_prefix, rank))
+            segments, literal = route.prefix
+            root.add(segments, literal, rank)
+            depth = max(depth, len(segments))
         # Splits that leave `depth` segments whole, and the rest in one piece.
         self._depth = depth + 1
 

@@ -7,6 +7,7 @@ on every agent. Agents are in order of id, so that the same file gives the same 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Final
 
 from p2pstream.config.scalars import AGENT_ID_LABEL
 from p2pstream.policy.compiled import CompiledAgent, Selection
@@ -22,6 +23,10 @@ def matches(wanted: Mapping[str, str], labels: Mapping[str, str]) -> bool:
     return all(labels.get(key) == value for key, value in wanted.items())
 
 
+LabelSet = frozenset[tuple[str, str]]
+_NONE: Final[Mapping[LabelSet, Selection]] = {}
+
+
 class LabelIndex:
     """Selectors answered without a walk over all agents: each label knows its agents by bit-mask.
 
@@ -29,10 +34,15 @@ class LabelIndex:
     `Selection`.
     """
 
-    def __init__(self, agents: Iterable[CompiledAgent]) -> None:
+    def __init__(
+        self, agents: Iterable[CompiledAgent], earlier: Mapping[LabelSet, Selection] = _NONE
+    ) -> None:
+        """`earlier`: selections to take over where they mean the very same agents."""
+        self.selections: dict[LabelSet, Selection] = {}
+        """What was asked for so far."""
+        self._earlier = earlier
         self._agents = tuple(sorted(agents, key=lambda agent: agent.id))
         self._holders: dict[tuple[str, str], int] = {}
-        self._selections: dict[frozenset[tuple[str, str]], Selection] = {}
         for position, agent in enumerate(self._agents):
             for label in labels_of(agent).items():
                 self._holders[label] = self._holders.get(label, 0) | 1 << position
@@ -40,13 +50,15 @@ class LabelIndex:
     def select(self, wanted: Mapping[str, str]) -> Selection:
         """Return the agents, enabled or not, that carry all wanted labels."""
         key = frozenset(wanted.items())
-        selection = self._selections.get(key)
+        selection = self.selections.get(key)
         if selection is None:
-            mask = (1 << len(self._agents)) - 1
-            for label in key:
-                mask &= self._holders.get(label, 0)
-            selection = Selection(
-                agent for position, agent in enumerate(self._agents) if mask >> position & 1
-            )
-            self._selections[key] = selection
+            selection = self.selections[key] = self._select(key)
         return selection
+
+    def _select(self, key: LabelSet) -> Selection:
+        mask = (1 << len(self._agents)) - 1
+        for label in key:
+            mask &= self._holders.get(label, 0)
+        agents = tuple(agent for position, agent in enumerate(self._agents) if mask >> position & 1)
+        known = self._earlier.get(key)
+        return known if known is not None and known.agents == agents else Selection(agents)

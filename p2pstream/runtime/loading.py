@@ -11,21 +11,19 @@ Rules:
 
 1. The child is a fork: modules and the old configuration are there already. Nothing runs in it but
    the reader; it closes every descriptor except its pipe, and leaves by `_exit`.
-2. What did not change is not sent: an object that equals the one of its id in the old
-   configuration goes through the pipe as that id, and the new configuration holds the old object.
+2. What did not change is not sent: an object of the old configuration (`plan.adopt`) goes through
+   the pipe as its id, and the new configuration holds the very same one.
 3. Whatever becomes of the child, the server goes on: it ends as a `CommandError` at worst.
 """
 
 from __future__ import annotations
 
 import gc
-import io
 import os
 import pickle
 import signal
 import traceback
 import warnings
-from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
@@ -33,10 +31,9 @@ from typing import Any, Final
 import trio
 from attrs import evolve, frozen
 
-from p2pstream.config.document import Document
 from p2pstream.config.load import Loaded
-from p2pstream.config.model import Agent, Config, Listener, Route, Template
-from p2pstream.config.plan import Plan, plan
+from p2pstream.config.model import Config
+from p2pstream.config.plan import Plan, adopt, plan
 from p2pstream.errors import CommandError, ConfigError
 from p2pstream.manage.checked import load_checked
 
@@ -46,9 +43,8 @@ LIMIT_SECONDS: Final = 60.0
 _READ_SIZE: Final = 1 << 20
 # Descriptors of the child: standard ones below it, none above.
 _PIPE: Final = 3
-
-Key = tuple[str, str]
-"""(class name, id): what an unchanged object is sent as."""
+# What a configuration has by id.
+_TABLES: Final = ("listeners", "agents", "routes", "templates")
 
 
 @frozen
@@ -59,16 +55,25 @@ class Read:
     changes: Plan
 
 
+@frozen
+class _Sent:
+    """A `Read` as it goes through the pipe: `tables` hold ids for what is not sent (rule 2)."""
+
+    rest: Read
+    tables: dict[str, tuple[Any, ...]]
+
+
 def without_text(loaded: Loaded) -> Loaded:
     """The same without the files' text, which only the wording of faults needs."""
-    return evolve(loaded, document=Document())
+    return loaded.without_text()
 
 
 def read(config_file: Path, old: Loaded) -> Read:
     """Load and compare with what runs, here and now. Error: `ConfigError`."""
     loaded = load_checked(config_file)
-    changes = plan(old.config, loaded.config, loaded.renewed_since(old))
-    return Read(without_text(loaded), changes)
+    config = adopt(old.config, loaded.config)
+    changes = plan(old.config, config, loaded.renewed_since(old))
+    return Read(evolve(without_text(loaded), config=config), changes)
 
 
 async def read_aside(config_file: Path, old: Loaded) -> Read:
@@ -89,11 +94,14 @@ async def read_aside(config_file: Path, old: Loaded) -> Read:
     finally:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)  # noqa: ASYNC222 -- it has closed its pipe, or was killed just now
-    result = _Unpickler(io.BytesIO(answer), old.config).load() if answer else None
+        with trio.CancelScope(shield=True):
+            # Its memory is given back first: milliseconds, in which requests need not wait.
+            await trio.to_thread.run_sync(os.waitpid, pid, 0)
+    # From our own child, over a pipe that nobody else has.
+    result = pickle.loads(answer) if answer else None
     match result:
-        case Read():
-            return result
+        case _Sent():
+            return _whole(result, old.config)
         case tuple():
             raise ConfigError(result)
         case _:
@@ -147,43 +155,32 @@ def _be_alone(sending: int) -> None:
 
 
 def _send(config_file: Path, old: Loaded) -> None:
-    result: Read | tuple[str, ...]
+    result: _Sent | tuple[str, ...]
     try:
-        result = read(config_file, old)
+        result = _parted(read(config_file, old), old.config)
     except ConfigError as error:
         result = error.faults
     with open(_PIPE, "wb") as pipe:
-        _Pickler(pipe, old.config).dump(result)
+        pickle.dump(result, pipe, pickle.HIGHEST_PROTOCOL)
 
 
-def _known(config: Config) -> Mapping[Key, object]:
-    tables = (config.listeners, config.agents, config.routes, config.templates)
-    return {(type(one).__name__, one.id): one for table in tables for one in table}
+def _parted(result: Read, old: Config) -> _Sent:
+    tables = {}
+    for name in _TABLES:
+        kept = {id(one) for one in getattr(old, name)}
+        table = getattr(result.loaded.config, name)
+        tables[name] = tuple(one.id if id(one) in kept else one for one in table)
+    return _Sent(_with_tables(result, dict.fromkeys(_TABLES, ())), tables)
 
 
-class _Pickler(pickle.Pickler):
-    """Names what the old configuration has, rather than writing it (rule 2)."""
-
-    def __init__(self, file: Any, old: Config) -> None:
-        super().__init__(file, pickle.HIGHEST_PROTOCOL)
-        self._known = _known(old)
-
-    def persistent_id(self, obj: Any) -> Key | None:
-        """See `pickle.Pickler`."""
-        if isinstance(obj, (Listener, Agent, Route, Template)):
-            key = (type(obj).__name__, obj.id)
-            if self._known.get(key) == obj:
-                return key
-        return None
+def _whole(sent: _Sent, old: Config) -> Read:
+    tables = {}
+    for name, table in sent.tables.items():
+        known = {one.id: one for one in getattr(old, name)}
+        tables[name] = tuple(known[one] if isinstance(one, str) else one for one in table)
+    return _with_tables(sent.rest, tables)
 
 
-class _Unpickler(pickle.Unpickler):
-    """Reads what our own child wrote, over a pipe that nobody else has."""
-
-    def __init__(self, file: Any, old: Config) -> None:
-        super().__init__(file)
-        self._known = _known(old)
-
-    def persistent_load(self, pid: Any) -> Any:
-        """See `pickle.Unpickler`."""
-        return self._known[pid]
+def _with_tables(result: Read, tables: dict[str, Any]) -> Read:
+    loaded = result.loaded
+    return evolve(result, loaded=evolve(loaded, config=evolve(loaded.config, **tables)))

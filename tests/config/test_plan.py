@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from p2pstream.config.model import (
     Target,
     Template,
 )
-from p2pstream.config.plan import Loops, Sockets, plan
+from p2pstream.config.plan import Loops, Sockets, adopt, plan
 from p2pstream.config.scalars import HostPattern, Origin, Secret, TokenHash
 
 ONE, TWO = TokenHash.of("hunter2"), TokenHash.of("hunter3")
@@ -195,6 +196,24 @@ def test_what_a_renewed_file_changes() -> None:
     assert plan(config, config, {Path("other.pem")}).is_empty
 
 
+TABLES = ("listeners", "agents", "routes", "templates")
+
+
+def test_adopting_keeps_the_very_objects_that_did_not_change() -> None:
+    old = evolve(CONFIG, templates=(Template("page", body="hello"),))
+    again = deepcopy(old)
+    found = adopt(old, again)
+    assert found == old
+    for name in TABLES:
+        for before, after in zip(getattr(old, name), getattr(found, name), strict=True):
+            assert after is before
+    changed = evolve(again.routes[0], priority=9)
+    found = adopt(old, evolve(again, routes=(changed,), agents=()))
+    assert found.routes == (changed,)
+    assert found.routes[0] is changed
+    assert found.agents == ()
+
+
 pool = st.sampled_from([new for new, _ in CASES])
 mixed = st.builds(
     lambda a, b, c, d: evolve(
@@ -227,6 +246,7 @@ def loops(config: Config) -> set[tuple[str, str, str]]:
 @given(mixed, mixed)
 def test_every_object_has_its_place_in_the_plan(old: Config, new: Config) -> None:
     found = plan(old, new)
+    assert found == plan(old, adopt(old, deepcopy(new)))
     sockets, health = found.listeners, found.health
     stays = {*sockets.keep, *sockets.change}
     assert {*sockets.open} | stays == {one.id for one in new.listeners if one.enabled}

@@ -18,6 +18,7 @@ from p2pstream.config.model import (
     Route,
     Target,
 )
+from p2pstream.config.plan import adopt
 from p2pstream.config.scalars import Origin
 from p2pstream.policy.board import Board
 from p2pstream.policy.compiled import PathKey
@@ -285,6 +286,30 @@ def test_a_request_of_the_old_configuration_ends_on_it() -> None:
     assert board.paths[key("u", "b")].active == 0
 
 
+def test_a_route_that_did_not_change_keeps_all_it_has() -> None:
+    old = config(direct("t"), through("u"), agents=(agent("a"),))
+    other = evolve(old.routes[0], id="s", is_default=False, path_prefix="/s")
+    old = evolve(old, routes=(*old.routes, other))
+    board = board_of(old)
+    states = [board.state(route) for route in board.tables.routes.values()]
+    new = evolve(old, routes=(old.routes[0], evolve(other, targets=other.targets[:1])))
+    replaced = board.rebind(Tables.compile(new, board.tables))
+    assert replaced == states[1].groups[0].targets
+    assert board.state(board.tables.routes["r"]) is states[0]
+    assert {(path.key.route_id, path.key.target_name) for path in board.paths.values()} == {
+        ("r", "t"),
+        ("r", "u"),
+        ("s", "t"),
+    }
+    board.agent_connected("a")
+    assert pick(board, 2) == ["t", "u/a"]
+    # Another weight of the agent makes another selection of it: what refers to it is bound anew.
+    heavier = evolve(new, agents=(agent("a", weight=7),))
+    replaced = board.rebind(Tables.compile(heavier, board.tables))
+    assert replaced == states[0].groups[0].targets
+    assert pick(board, 2) == ["t", "u/a"]
+
+
 # --- the masks against the truth ----------------------------------------------------------------
 
 AGENT_IDS = ("a", "b", "c")
@@ -335,6 +360,7 @@ class Boards(RuleBasedStateMachine):
 
     @initialize(one=CONFIGS)
     def start(self, one: Config) -> None:
+        self.config = one
         self.board = board_of(one)
         self.connected: set[str] = set()
         self.leaving: set[str] = set()
@@ -380,12 +406,15 @@ class Boards(RuleBasedStateMachine):
             position = data.draw(st.integers(0, len(self.running) - 1))
             self.running.pop(position).release()
 
-    @rule(one=CONFIGS)
-    def reload(self, one: Config) -> None:
+    @rule(one=CONFIGS, anew=st.booleans(), same_routes=st.booleans())
+    def reload(self, one: Config, anew: bool, same_routes: bool) -> None:
+        if same_routes:
+            one = evolve(one, routes=self.config.routes)
+        self.config = one = adopt(self.config, one)
         kept = {
             k: (path, path.health) for k, path in self.board.paths.items() if self._survives(one, k)
         }
-        self.board.rebind(Tables.compile(one))
+        self.board.rebind(Tables.compile(one, None if anew else self.board.tables))
         assert set(self.board.paths) == set(kept)
         for k, (path, health) in kept.items():
             assert self.board.paths[k] is path

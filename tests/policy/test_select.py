@@ -53,6 +53,15 @@ def test_equal_selectors_share_a_selection() -> None:
     assert index.select({"site": "home", "gpu": ""}) is index.select({"gpu": "", "site": "home"})
 
 
+def test_a_selection_of_the_very_same_agents_is_taken_over() -> None:
+    index = LabelIndex(AGENTS)
+    home = index.select({"site": "home"})
+    turned = LabelIndex(AGENTS[::-1], index.selections)
+    assert turned.select({"site": "home"}) is home
+    copies = [CompiledAgent(one.config) for one in AGENTS]
+    assert LabelIndex(copies, index.selections).select({"site": "home"}) is not home
+
+
 def test_disabled_agents_are_selected_too() -> None:
     disabled = CompiledAgent(Agent(id="a", token_hash=(), enabled=False, labels={"x": "1"}))
     assert LabelIndex([disabled]).select({"x": "1"}).names == ("a",)
