@@ -133,14 +133,23 @@ def _explain_live(
         print("\n".join(view["lines"]))
 
 
-def schema() -> None:
+def schema(
+    openapi: Annotated[
+        bool, typer.Option("--openapi", help="The OpenAPI file of the management API instead.")
+    ] = False,
+) -> None:
     """Print the JSON Schema of the configuration file, for editors.
 
     Example: p2pstream schema > p2pstream.schema.json
     """
-    from p2pstream.config.schema import json_schema
+    if openapi:
+        from p2pstream.manage.openapi import description
 
-    print_json(json_schema())
+        print_json(description())
+    else:
+        from p2pstream.config.schema import json_schema
+
+        print_json(json_schema())
 
 
 def _tokens() -> None:

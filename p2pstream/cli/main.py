@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from p2pstream.cli import agent, agents, file, server, status
+from p2pstream.cli import agent, agents, file, server, status, trace
 from p2pstream.errors import ConfigError, P2PStreamError
 
 app = typer.Typer(
@@ -21,6 +21,7 @@ app = typer.Typer(
 server.add_to(app)
 file.add_to(app)
 status.add_to(app)
+trace.add_to(app)
 agent.add_to(app)
 app.add_typer(agents.app, name="agents")
 

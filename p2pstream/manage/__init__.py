@@ -1,5 +1,13 @@
-"""The management port: `server`, the agents' way in (`attach`), the API, and its client.
+"""The management port: `server`, the agents' way in (`attach`), the API, the pages, the `client`.
 
-`identity` says how it is known and reached, `admin` who may ask; `views` and
-`live_views` are what is shown. `enrol` declares agents in the operator's files.
+| modules | what they are |
+|---|---|
+| `server`, `replies`, `websocket` | requests to handlers, and what every answer carries |
+| `identity` | how the port is known and reached |
+| `guard`, `session`, `throttle`, `admin` | who may ask |
+| `api`, `endpoints`, `shapes`, `openapi` | the JSON API: served, listed, described |
+| `agent_views`, `route_views`, `request_views`, `views`, `live_views` | what is shown: pure |
+| `traffic`, `clock`, `steps`, `encoding` | what views are made from, and how without a pause |
+| `live`, `traces`, `viewer`, `pages`, `metrics` | what people and machines watch |
+| `attach`, `enrol`, `checked`, `question` | agents, their files, files that hold, `explain` |
 """

@@ -1,4 +1,4 @@
-"""The admin token: who may ask the API. Compared in constant time; kept as a hash, or generated.
+"""The admin token, which `guard` asks for: kept as a hash, or generated.
 
 Without `admin_token_hash` a token is generated once and kept in `state_dir/admin-token` (0600), so
 that whoever can read that file, the operator on the host, is the administrator.
@@ -15,12 +15,10 @@ from typing import Final
 from p2pstream.config.model import Management
 from p2pstream.config.scalars import TokenHash
 from p2pstream.errors import CommandError
-from p2pstream.net.http import Request, Response
 
 log = logging.getLogger(__name__)
 
 _TOKEN_BYTES: Final = 32
-UNAUTHORIZED: Final = Response.text(401, "unauthorized", (("www-authenticate", "Bearer"),))
 
 
 def token_file(state_dir: Path) -> Path:
@@ -42,9 +40,3 @@ def open_admin(config: Management, state_dir: Path) -> TokenHash:
         return TokenHash.of(path.read_text().strip())
     except OSError as error:
         raise CommandError(f"{path}: {(error.strerror or str(error)).lower()}") from error
-
-
-def is_admin(request: Request, expected: TokenHash) -> bool:
-    """Whether the request carries the admin token as a Bearer credential (RFC 6750 §2.1)."""
-    scheme, _, token = (request.header("authorization") or "").partition(" ")
-    return scheme.lower() == "bearer" and expected.matches(token.strip().encode("latin-1"))

@@ -1,71 +1,75 @@
-"""The JSON API under `/api/v1/`, for the administrator alone.
+"""The JSON API under `/api/v1/`: the endpoints of `endpoints`, served.
 
-| request | answer |
-|---|---|
-| `GET status` | what `p2pstream status` shows |
-| `GET plan` | what a reload of the server's own file would change, and touch |
-| `GET explain?method=…&url=…[&listener=…][&header=…]…` | where that request would go now |
-| `POST reload` | does what SIGHUP does, and tells what came of it |
+    who asks       `guard`: the administrator, or 401, 403, 429
+    what is asked  `endpoints`: what the table does not allow is 400
+    the answer     a view of the running server, from `runtime.answers`
 
 What is refused answers `{"faults": [...], "exit_code": n}`, with the exit code that a command
-leaves with: 422 and 3 for the file, 400 and 2 for the question, 500 and 1 for the system.
+leaves with: 422 and 3 for the file, 400 and 2 for the question, 404 for an id that is not there,
+500 and 1 for the system.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Awaitable, Callable, Iterable, Mapping
-from typing import Final
-from urllib.parse import parse_qs
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final
 
-from p2pstream.config.scalars import TokenHash
 from p2pstream.errors import CommandError, ConfigError
-from p2pstream.manage.admin import UNAUTHORIZED, is_admin
-from p2pstream.manage.server import Exchange, Router
-from p2pstream.manage.views import Json
+from p2pstream.manage.encoding import encoded
+from p2pstream.manage.endpoints import ENDPOINTS, EXPLAIN, PLAN, RELOAD, STATUS, Endpoint
+from p2pstream.manage.guard import Guard
+from p2pstream.manage.openapi import description
+from p2pstream.manage.replies import json_response, refusal
+from p2pstream.manage.server import Exchange, Handler, Router
 from p2pstream.net.http import Response
 
-STATUS: Final = "/api/v1/status"
-PLAN: Final = "/api/v1/plan"
-EXPLAIN: Final = "/api/v1/explain"
-RELOAD: Final = "/api/v1/reload"
+__all__ = ["EXPLAIN", "PLAN", "RELOAD", "STATUS", "NotThere", "Question", "View", "add_to"]
 
-_JSON: Final = (("content-type", "application/json"), ("cache-control", "no-store"))
-_STATUS_OF: Final = {1: 500, 2: 400, 3: 422}
+_USAGE: Final = 2
 
-Query = Mapping[str, list[str]]
-View = Callable[[Query], Awaitable[Json]]
-"""Makes an answer; `ConfigError`, `CommandError` and `ValueError` are refusals."""
+Question = Mapping[str, Any]
+"""The values of a question's parameters, and of the names in its path."""
+
+View = Callable[[Question], Awaitable[object]]
+"""Makes an answer that JSON takes; `ConfigError`, `CommandError` and `ValueError` are refusals."""
 
 
-def add_to(
-    router: Router, admin: Callable[[], TokenHash], views: Mapping[tuple[str, str], View]
-) -> None:
-    """Serve each view, by method and path, to who has the admin token of the moment."""
-    for (method, path), view in views.items():
-        router.add(method, path, _guarded(admin, view))
+class NotThere(CommandError):
+    """There is no object of this id."""
 
 
-def _guarded(
-    admin: Callable[[], TokenHash], view: View
-) -> Callable[[Exchange], Awaitable[Response | None]]:
+def add_to(router: Router, guard: Guard, views: Mapping[str, View]) -> None:
+    """Serve every endpoint; `views` are by the endpoint's name."""
+
+    async def openapi(_: Question) -> object:
+        return description(router.base)
+
+    handlers: dict[str, Handler] = {
+        "login": guard.login,
+        "logout": guard.logout,
+        "session": guard.session,
+    }
+    for name, view in {**views, "openapi": openapi}.items():
+        handlers[name] = _handler(guard, ENDPOINTS[name], view)
+    for name, handler in handlers.items():
+        router.add(ENDPOINTS[name].method, ENDPOINTS[name].path, handler)
+
+
+def _handler(guard: Guard, endpoint: Endpoint, view: View) -> Handler:
     async def handle(exchange: Exchange) -> Response:
-        if not is_admin(exchange.request, admin()):
-            return UNAUTHORIZED
+        refused = guard.refuse(exchange)
+        if refused is not None:
+            return refused
         try:
-            answer = await view(parse_qs(exchange.request.query, keep_blank_values=True))
+            answer = await view(endpoint.read(exchange.request.query, exchange.values))
         except ConfigError as error:
             return refusal(error.faults, error.exit_code)
+        except NotThere as error:
+            return refusal((str(error),), error.exit_code, status=404)
         except CommandError as error:
             return refusal((str(error),), error.exit_code)
         except ValueError as error:
-            return refusal((str(error),), 2)
-        return Response(200, json.dumps(answer).encode(), _JSON)
+            return refusal((str(error),), _USAGE)
+        return json_response(await encoded(answer))
 
     return handle
-
-
-def refusal(faults: Iterable[str], exit_code: int) -> Response:
-    """The answer to what cannot be done."""
-    body = {"faults": list(faults), "exit_code": exit_code}
-    return Response(_STATUS_OF[exit_code], json.dumps(body).encode(), _JSON)

@@ -13,7 +13,8 @@ import json
 import os
 import ssl
 import tomllib
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -78,39 +79,66 @@ def ask(
     response = trio.run(_ask, config, method, target)
     if response.status == 200:
         return json.loads(response.body)
-    raise _refusal(config, response)
+    raise refused(config, response)
 
 
 async def _ask(config: Config, method: str, path: str) -> Response:
     management = config.management
-    host = _LOOPBACK_OF.get(management.bind_address, management.bind_address)
-    where = f"{bracketed(host)}:{management.port}"
-    headers = (
-        ("host", where),
-        ("authorization", f"Bearer {_admin_token(config)}"),
-        ("connection", "close"),
-    )
+    where = address(management)
+    headers = (("host", where), authorization(config), ("connection", "close"))
     request = Request(method, identity.base_path(management) + path, headers)
     try:
         with trio.fail_after(_SECONDS):
-            stream: Stream = await dial_tcp(host, management.port, _SECONDS)
-            try:
-                context = _context(config)
-                if context is not None:
-                    name = _server_name(management, host)
-                    stream = TlsStream(stream, context, server_hostname=name)
-                    await stream.handshake()
+            async with connected(config) as stream:
                 return await fetch(stream, request, max_body_bytes=_MAX_BODY)
-            finally:
-                stream.close()
     except (Fault, StreamError, trio.TooSlowError) as error:
-        raise CommandError(
-            f"no answer from a server at {where} ([management] of this file): "
-            f"{error or 'too slow'}; is p2pstream serve running with it?"
-        ) from error
+        raise no_answer(where, error) from error
 
 
-def _refusal(config: Config, response: Response) -> CommandError | ConfigError:
+@asynccontextmanager
+async def connected(config: Config) -> AsyncIterator[Stream]:
+    """A connection to the server's management port, the server verified (rule 2).
+
+    Errors: `Fault`, `StreamError`.
+    """
+    management = config.management
+    host = _host(management)
+    stream: Stream = await dial_tcp(host, management.port, _SECONDS)
+    try:
+        context = _context(config)
+        if context is not None:
+            name = _server_name(management, host)
+            stream = TlsStream(stream, context, server_hostname=name)
+            await stream.handshake()
+        yield stream
+    finally:
+        stream.close()
+
+
+def address(management: Management) -> str:
+    """Where the server is asked, as `Host` has it."""
+    return f"{bracketed(_host(management))}:{management.port}"
+
+
+def authorization(config: Config) -> tuple[str, str]:
+    """The field that makes us the administrator. Error: `NoToken`."""
+    return "authorization", f"Bearer {_admin_token(config)}"
+
+
+def no_answer(where: str, error: Exception) -> CommandError:
+    """What to tell when there is no server, or none that answers."""
+    return CommandError(
+        f"no answer from a server at {where} ([management] of this file): "
+        f"{error or 'too slow'}; is p2pstream serve running with it?"
+    )
+
+
+def _host(management: Management) -> str:
+    return _LOOPBACK_OF.get(management.bind_address, management.bind_address)
+
+
+def refused(config: Config, response: Response) -> CommandError | ConfigError:
+    """What an answer other than 200 means for a command."""
     if response.status == 401:
         source = (
             TOKEN_VARIABLE

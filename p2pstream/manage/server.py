@@ -8,25 +8,29 @@ Rules:
 3. A handler returns its response, or, after it switched protocols, what goes on with the
    connection from there: that runs when all that HTTP needed has been let go, because a tunnel
    idles for months.
+4. Every response carries what keeps browsers from harm, see `replies`.
 """
 
 from __future__ import annotations
 
 import logging
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
+from urllib.parse import unquote
 
 import trio
-from attrs import frozen
+from attrs import evolve, frozen
 
 from p2pstream.agents.hub import Hub
 from p2pstream.config import model
 from p2pstream.errors import CommandError, DeadlineExpired, Fault, StreamBroken, StreamError
 from p2pstream.manage import identity
 from p2pstream.manage.attach import Attach
+from p2pstream.manage.replies import not_found, secured, wrong_method
 from p2pstream.net.http import Request, Response, ServerConnection
 from p2pstream.net.listen import Listening, bind
 from p2pstream.net.reactor import current_reactor
@@ -53,13 +57,20 @@ _REFRESH_SECONDS: Final = 43_200.0
 _SPEAKS_TLS: Final = Response.text(400, "this port speaks HTTPS")
 
 
+_NONE: Final[Mapping[str, str]] = MappingProxyType({})
+
+
 @frozen
 class Exchange:
-    """One request to answer: `connection` gives its body, or switches protocols."""
+    """One request to answer: `connection` gives its body, or switches protocols.
+
+    `values` are the pieces of its path that the handler's path has names for, decoded.
+    """
 
     request: Request
     connection: ServerConnection
     peer: str
+    values: Mapping[str, str] = _NONE
 
     @property
     def stream(self) -> Stream:
@@ -77,28 +88,55 @@ Handler = Callable[[Exchange], Awaitable[Answer]]
 
 
 class Router:
-    """Paths to handlers, exact; below a base path."""
+    """Paths to handlers, below a base path.
+
+    A segment `{name}` of a path stands for any one segment, and its value is handed on; a path
+    without such names wins. Paths are compared as they came, values are percent-decoded.
+    """
 
     def __init__(self, base: str = "") -> None:
-        self._base = base
+        self.base = base
         self._routes: dict[str, dict[str, Handler]] = {}
+        self._named: dict[int, list[tuple[list[str], dict[str, Handler]]]] = {}  # by segments
 
     def add(self, method: str, path: str, handler: Handler, *, also_at_root: bool = False) -> None:
         """Serve `path` (begins with `/`) below the base; `*` is every method, GET also HEAD."""
-        for where in {self._base + path, path} if also_at_root else {self._base + path}:
-            self._routes.setdefault(where, {})[method] = handler
+        for where in {self.base + path, path} if also_at_root else {self.base + path}:
+            if where not in self._routes:
+                self._routes[where] = {}
+                segments = where.split("/")
+                if any(map(_named, segments)):
+                    known = self._named.setdefault(len(segments), [])
+                    known.append((segments, self._routes[where]))
+            self._routes[where][method] = handler
 
     async def respond(self, exchange: Exchange) -> Answer:
         """Answer a request: 404 and 405 too."""
-        methods = self._routes.get(exchange.request.path)
+        path = exchange.request.path
+        methods, values = self._find(path)
         if methods is None:
-            return Response.text(404, "not found")
+            return not_found(path.removeprefix(self.base))
         method = exchange.request.method
         handler = methods.get("GET" if method == "HEAD" else method) or methods.get("*")
         if handler is None:
-            allowed = sorted({*methods, *(["HEAD"] if "GET" in methods else [])})
-            return Response.text(405, "method not allowed", (("allow", ", ".join(allowed)),))
-        return await handler(exchange)
+            allowed = {*methods, *(["HEAD"] if "GET" in methods else [])}
+            return wrong_method(path.removeprefix(self.base), allowed)
+        return await handler(evolve(exchange, values=values) if values else exchange)
+
+    def _find(self, path: str) -> tuple[Mapping[str, Handler] | None, Mapping[str, str]]:
+        methods = self._routes.get(path)
+        if methods is not None and "{" not in path:
+            return methods, _NONE
+        given = path.split("/")
+        for segments, methods in self._named.get(len(given), ()):
+            if all(_named(own) or own == one for own, one in zip(segments, given, strict=True)):
+                pairs = zip(segments, given, strict=True)
+                return methods, {own[1:-1]: unquote(one) for own, one in pairs if _named(own)}
+        return None, _NONE
+
+
+def _named(segment: str) -> bool:
+    return segment.startswith("{")
 
 
 class Management:
@@ -178,13 +216,14 @@ class Management:
                 answer = await self.router.respond(Exchange(request, connection, peer))
                 if not isinstance(answer, Response):
                     return answer
-                await connection.respond(answer, head=request.method == "HEAD")
+                await connection.respond(secured(answer), head=request.method == "HEAD")
                 if not connection.start_next():
                     await _linger(stream)
                     break
                 stream.waits.deadline = current_reactor().after(_IDLE_SECONDS)
         except Fault as fault:
-            await connection.respond(Response.text(fault.status, fault.kind), close=True)
+            refused = Response.text(fault.status, fault.kind)
+            await connection.respond(secured(refused), close=True)
             await _linger(stream)
         except DeadlineExpired:
             pass  # nothing is owed to who asked nothing, or asks too slowly

@@ -1,4 +1,4 @@
-"""What the API shows, as plain JSON values made from the state: pure.
+"""What `p2pstream status` shows, as plain JSON values made from the state: pure.
 
 Shares are fractions of a route's requests, as its policies would deal them out now. "Fine" is said
 only of what was proven lately (spec §7): a path whose last proof is too old is `unknown`, such an
@@ -11,14 +11,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from p2pstream.agents.hub import AgentStatus
-from p2pstream.agents.keepalive import PING_SECONDS, PONG_SECONDS
-from p2pstream.health.monitor import Sightings
+from p2pstream.manage.agent_views import PROOF_SECONDS
+from p2pstream.manage.route_views import reason, seen_of, shares, shown_status
+from p2pstream.manage.steps import Steps, sliced
 from p2pstream.observe.counters import Count, Counters
 from p2pstream.policy.balance import expected_shares
 from p2pstream.policy.board import Board, Obstacle
 from p2pstream.policy.compiled import CompiledRoute
-from p2pstream.policy.decide import Reason, serving_group, skipped
-from p2pstream.policy.health import Status, is_proven
+from p2pstream.policy.decide import Reason, serving_group
 from p2pstream.policy.state import PathState, RouteState, TargetState
 
 Json = dict[str, Any]
@@ -27,9 +27,6 @@ _Counts = Mapping[tuple[str | None, str | None, str | None], Count]
 
 _NOTHING: Final = Count()
 
-# A keepalive answer every 20 s, each at most 10 s late: an older proof is none.
-AGENT_PROOF_SECONDS: Final = PING_SECONDS + PONG_SECONDS
-
 
 def status(
     board: Board,
@@ -37,7 +34,7 @@ def status(
     counters: Counters,
     listeners: Mapping[str, str],
     now: float,
-) -> Json:
+) -> Steps[Json]:
     """Everything `p2pstream status` prints; `listeners` maps ids to where they listen.
 
     `now` is of the clock that health is kept by.
@@ -56,19 +53,21 @@ def status(
         "requests": sum(count.requests for count in counters.by_path.values()),
         "failures": dict(counters.by_kind),
     }
-    for route in board.tables.routes.values():
+    for route, pause in sliced(board.tables.routes.values()):
         state = board.state(route)
         view["routes"].append(_route(route, state))
-        for target, share, reason in _targets(board, state):
-            view["targets"].append(_target(target, share, reason))
+        for target, share, why in shares(board, state):
+            view["targets"].append(_target(target, share, why))
             view["paths"] += _paths(board, target, share, counts, now)
+        if pause:
+            yield
     return view
 
 
 def _agent(id: str, name: str, enabled: bool, now: AgentStatus | None) -> Json:
     view: Json = {"id": id, "name": name, "state": "disconnected" if enabled else "disabled"}
     if now is not None:
-        proven = now.proven_seconds_ago <= AGENT_PROOF_SECONDS
+        proven = now.proven_seconds_ago <= PROOF_SECONDS
         view.update(
             state="draining" if now.leaving else "connected" if proven else "unproven",
             version=now.version,
@@ -100,20 +99,6 @@ def _route(route: CompiledRoute, state: RouteState) -> Json:
         "balancing": config.target_load_balancing,
         "serving_group": None if serving is None else serving.group.number,
     }
-
-
-def _targets(board: Board, state: RouteState) -> Iterator[tuple[TargetState, float, Reason | None]]:
-    """Each target, its share, and why it has none."""
-    serving = serving_group(state)
-    reasons = {(one.target, one.agent): one.reason for one in skipped(board, state)}
-    for group in state.groups:
-        config = group.group
-        shares = {}
-        if group is serving:
-            shares = expected_shares(config.policy, config.weights, group.usable)
-        for target in group.targets:
-            share = shares.get(target.target.position, 0.0)
-            yield target, share, reasons.get((target.target.name, ""))
 
 
 def _target(state: TargetState, share: float, reason: Reason | None) -> Json:
@@ -154,7 +139,7 @@ def _paths(
             "agent": key.agent_id or None,
             "transport": target.kind,
             "priority_group": target.group,
-            "state": _shown_status(path, now),
+            "state": shown_status(path, now),
             "unusable": obstacle,
             "reason": _reason(path, obstacle, now),
             "last_check": _last_check(path, now),
@@ -165,42 +150,19 @@ def _paths(
         }
 
 
-def _shown_status(path: PathState, now: float) -> Status:
-    rules, health = path.target.rules, path.health
-    if health.status == "healthy" and rules is not None and not is_proven(health, now, rules):
-        return "unknown"
-    return health.status
-
-
 def _reason(path: PathState, obstacle: Obstacle | None, now: float) -> str:
-    """Why a path is in its state, in words."""
-    seen: Sightings = path.extra or Sightings()
+    """Why a path is in its state, in words, and for how long."""
     health = path.health
-    match obstacle:
-        case "disabled":
-            return "disabled in the file"
-        case "disconnected":
-            return "its agent is not connected"
-        case "draining":
-            declared = not path.target.open or (path.agent and path.agent.config.drain)
-            return "drained in the file" if declared else "its agent is leaving"
-        case "cooldown":
-            seconds = max(health.cooldown_until - now, 0.0)
-            return f"{seen.refusal}; used again in {seconds:.0f} s"
-        case _:
-            pass
-    if path.target.kind == "static":
-        return "static"
-    if path.target.rules is None:
-        return "no health check"
-    if health.status == "healthy" and _shown_status(path, now) == "unknown":
+    if obstacle == "cooldown":
+        seconds = max(health.cooldown_until - now, 0.0)
+        return f"{reason(path, obstacle, now)}; used again in {seconds:.0f} s"
+    if obstacle is None and health.status == "healthy" != shown_status(path, now):
         return f"not proven for {now - (health.proved_at or now):.0f} s"
-    return "not checked yet" if seen.check is None else seen.check.reason
+    return reason(path, obstacle, now)
 
 
 def _last_check(path: PathState, now: float) -> Json | None:
-    seen: Sightings = path.extra or Sightings()
-    check = seen.check
+    check = seen_of(path).check
     if check is None:
         return None
     return {

@@ -1,7 +1,7 @@
 """Reload: a transaction from the file to the running server (spec §1).
 
     read      the file, its expectations, what it changes       in a child: see `loading`
-    compile   the snapshot; certificates                        in a thread
+    compile   the snapshot, where it differs; certificates      in a thread
     prepare   new sockets are bound
     swap      one step; from here on nothing can fail           `process`
 
@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Final
 
 import trio
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 
 from p2pstream.config.load import Loaded
 from p2pstream.config.model import Config
@@ -74,6 +74,8 @@ class _Run:
 
     done: trio.Event = field(factory=trio.Event)
     outcome: Outcome = field(factory=Outcome)
+    by: set[str] = field(factory=set)
+    """Who asked: `SIGHUP`, `api`."""
 
 
 Swap = Callable[[Loaded, Snapshot, Prepared], Awaitable[None]]
@@ -99,22 +101,33 @@ def told(changes: Plan) -> list[str]:
 class Reloading:
     """Which configuration runs, and how another one takes its place."""
 
-    def __init__(self, config_file: Path, loaded: Loaded, listeners: Listeners, swap: Swap) -> None:
+    def __init__(
+        self,
+        config_file: Path,
+        loaded: Loaded,
+        snapshot: Snapshot,
+        listeners: Listeners,
+        swap: Swap,
+    ) -> None:
         self.config_file = config_file
         self.loaded = without_text(loaded)
+        self._snapshot = snapshot
         self._listeners = listeners
         self._swap = swap
         self._next = _Run()
         self._wanted = trio.Event()
+        self.on_outcome: Callable[[str, Outcome], object] = lambda _, __: None
+        """Told who asked, and what came of it."""
 
-    def ask(self) -> _Run:
+    def ask(self, by: str = "SIGHUP") -> _Run:
         """Want a reload; does not wait for it."""
+        self._next.by.add(by)
         self._wanted.set()
         return self._next
 
     async def reload(self) -> Outcome:
         """Want a reload, and wait for what comes of it."""
-        run = self.ask()
+        run = self.ask("api")
         await run.done.wait()
         return run.outcome
 
@@ -124,6 +137,7 @@ class Reloading:
             await self._wanted.wait()
             run, self._next, self._wanted = self._next, _Run(), trio.Event()
             run.outcome = await self._once()
+            self.on_outcome(", ".join(sorted(run.by)), run.outcome)
             run.done.set()
 
     async def plan(self) -> Plan:
@@ -137,7 +151,9 @@ class Reloading:
             read = await read_aside(self.config_file, self.loaded)
             if not _serves(read.loaded.config) and _serves(self.loaded.config):
                 raise ConfigError((f"{self.config_file}: {_NOTHING_LEFT}",))
-            if not read.changes.is_empty:
+            if read.changes.is_empty:
+                self.loaded = evolve(self.loaded, declared=read.loaded.declared)  # lines may move
+            else:
                 await self._take_over(read)
         except ConfigError as error:
             return _refused(error.faults, error.exit_code)
@@ -163,10 +179,10 @@ class Reloading:
         config = read.loaded.config
         renewed = read.loaded.renewed_since(self.loaded)
         snapshot, contexts = await trio.to_thread.run_sync(
-            partial(_compile, read.loaded, self._listeners, renewed)
+            partial(_compile, read.loaded, self._snapshot, self._listeners, renewed)
         )
         prepared = self._listeners.prepare(config, contexts)
-        self.loaded = read.loaded
+        self.loaded, self._snapshot = read.loaded, snapshot
         with trio.CancelScope(shield=True):
             await self._swap(read.loaded, snapshot, prepared)
         self._tidy(len(config.routes))
@@ -183,16 +199,16 @@ class Reloading:
 
 
 def _compile(
-    loaded: Loaded, listeners: Listeners, renewed: frozenset[Path]
+    loaded: Loaded, before: Snapshot, listeners: Listeners, renewed: frozenset[Path]
 ) -> tuple[Snapshot, Contexts]:
-    return compile_snapshot(loaded.config), listeners.contexts(loaded.config, renewed)
+    return compile_snapshot(loaded.config, before), listeners.contexts(loaded.config, renewed)
 
 
-async def let_go(old: Snapshot, new: Snapshot, owners: list[TargetState | None]) -> None:
-    """Free a configuration that was swapped out, a little at a time.
+async def let_go(old: Snapshot, new: Snapshot, states: list[TargetState]) -> None:
+    """Free a configuration that was swapped out, a little at a time, but for what the new one kept.
 
-    `owners` are the states that the board had for it; the list is emptied. They and their groups
-    know each other, so that only the collector would free them, and the configuration with them.
+    `states` are those that the board had for what changed; the list is emptied. They and their
+    groups know each other, so that only the collector would free them, and what they belong to.
 
     Its tables are emptied rather than left: an idle or upgraded connection holds the plan of its
     listener until its next request, and a hundred of those could hold a hundred configurations.
@@ -201,11 +217,9 @@ async def let_go(old: Snapshot, new: Snapshot, owners: list[TargetState | None])
     """
     for listener_id in old.listeners.keys() & new.listeners.keys():
         object.__setattr__(old.listeners[listener_id], "table", _NOWHERE)
-    while owners:
-        for _ in range(min(_SLICE, len(owners))):
-            owner = owners.pop()
-            if owner is not None and hasattr(owner, "group"):
-                del owner.group
+    while states:
+        for _ in range(min(_SLICE, len(states))):
+            del states.pop().group
         await trio.lowlevel.checkpoint()
     for table in (old.tables.targets, old.tables.routes, old.tables.listeners):
         assert isinstance(table, dict)

@@ -13,6 +13,8 @@ from p2pstream.config.model import Config, Server
 from p2pstream.errors import CommandError, ConfigError
 from p2pstream.manage import api, client
 from p2pstream.manage.admin import open_admin
+from p2pstream.manage.guard import Guard
+from p2pstream.manage.replies import refusal
 from p2pstream.net.ca import self_signed
 
 
@@ -64,26 +66,28 @@ async def asked(world: Any, path: str, **arguments: Any) -> Any:
     return await trio.to_thread.run_sync(lambda: client.ask(config, path, **arguments))
 
 
-def answering(world: Any, views: dict[tuple[str, str], Any]) -> None:
+def answering(world: Any, **views: api.View) -> None:
     world.state_dir.mkdir(exist_ok=True)
     admin = open_admin(world.config, world.state_dir)
-    api.add_to(world.management.router, lambda: admin, views)
+    api.add_to(world.management.router, Guard(lambda: admin, world.config), views)
 
 
 @pytest.mark.parametrize("tls", ["auto", "off"])
 async def test_an_answer(open_world: Any, tls: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(client.TOKEN_VARIABLE, raising=False)
 
-    async def view(query: api.Query) -> dict[str, Any]:
-        return {"got": dict(query)}
+    async def view(question: api.Question) -> dict[str, Any]:
+        return {"got": dict(question)}
 
     async with open_world(tls=tls) as world:
-        answering(world, {("GET", "/x"): view, ("POST", "/y"): view})
-        got = await asked(world, "/x", query=[("a", "1 &=é"), ("a", "2"), ("b", "")])
-        assert got == {"got": {"a": ["1 &=é", "2"], "b": [""]}}
-        assert await asked(world, "/y", method="POST") == {"got": {}}
-        with pytest.raises(CommandError, match="405"):
-            await asked(world, "/y")
+        answering(world, explain=view, reload=view)
+        query = [("method", "GET"), ("url", "http://é/"), ("header", "a: &="), ("header", "b")]
+        got = await asked(world, api.EXPLAIN, query=query)
+        expected = {"method": "GET", "url": "http://é/", "listener": "", "header": ["a: &=", "b"]}
+        assert got == {"got": expected}
+        assert await asked(world, api.RELOAD, method="POST") == {"got": {}}
+        with pytest.raises(CommandError, match="/api/v1/reload takes POST alone"):
+            await asked(world, api.RELOAD)
 
 
 @pytest.mark.parametrize(
@@ -97,16 +101,16 @@ async def test_an_answer(open_world: Any, tls: str, monkeypatch: pytest.MonkeyPa
 async def test_a_refusal_arrives_as_it_was_raised(
     world: Any, raised: Exception, expected: type[Exception], exit_code: int, status: int
 ) -> None:
-    async def view(_: api.Query) -> dict[str, Any]:
+    async def view(_: api.Question) -> dict[str, Any]:
         raise raised
 
-    answering(world, {("GET", "/x"): view})
+    answering(world, status=view)
     with pytest.raises(expected) as error:
-        await asked(world, "/x")
+        await asked(world, api.STATUS)
     assert str(error.value) == str(raised)
     assert error.value.exit_code == exit_code  # type: ignore[attr-defined]  # of all of them
     faults = raised.faults if isinstance(raised, ConfigError) else (str(raised),)
-    response = api.refusal(faults, exit_code)
+    response = refusal(faults, exit_code)
     assert response.status == status
     assert json.loads(response.body) == {"faults": list(faults), "exit_code": exit_code}
 
@@ -116,22 +120,22 @@ async def test_who_has_not_the_token_gets_nothing(
 ) -> None:
     called = []
 
-    async def view(_: api.Query) -> dict[str, Any]:
+    async def view(_: api.Question) -> dict[str, Any]:
         called.append(1)
         return {}
 
-    answering(world, {("GET", "/x"): view})
+    answering(world, status=view)
     monkeypatch.setenv(client.TOKEN_VARIABLE, "wrong")
     with pytest.raises(CommandError, match="does not accept the admin token from P2PSTREAM_ADM"):
-        await asked(world, "/x")
+        await asked(world, api.STATUS)
     assert not called
     monkeypatch.delenv(client.TOKEN_VARIABLE)
     (world.state_dir / "admin-token").write_text("wrong too\n")
     with pytest.raises(CommandError, match=r"from .*/admin-token; is it another server's"):
-        await asked(world, "/x")
+        await asked(world, api.STATUS)
     (world.state_dir / "admin-token").unlink()
     with pytest.raises(client.NoToken, match="does not exist: no server has run"):
-        await asked(world, "/x")
+        await asked(world, api.STATUS)
 
 
 def test_a_token_whose_hash_stands_in_the_file_is_asked_for(

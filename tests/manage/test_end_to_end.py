@@ -12,6 +12,7 @@ import trio
 import trio.testing
 from attrs import evolve
 
+from p2pstream import __version__
 from p2pstream.agents.allow import Allow
 from p2pstream.agents.bootstrap import servers_of
 from p2pstream.agents.remote import RemoteAgent
@@ -19,6 +20,7 @@ from p2pstream.errors import AgentDialFailed, AgentDialTimeout, StreamBroken, Tu
 from p2pstream.net.listen import Handler, Listening, bind
 from p2pstream.net.reactor import current_reactor
 from p2pstream.net.stream import Stream, TcpStream
+from p2pstream.wire.report import Report
 
 
 async def echo(stream: TcpStream, _: str) -> None:
@@ -54,6 +56,15 @@ async def open_to(world: Any, listening: Listening, host: str = "127.0.0.1") -> 
     return stream
 
 
+async def reported(world: Any) -> Report:
+    """What the one agent said of itself; then its report stream is there, too."""
+    with trio.fail_after(5):
+        while (report := world.hub.status()[0].report) is None:  # noqa: ASYNC110 - it is polled
+            await trio.sleep(0.005)
+    assert isinstance(report, Report)
+    return report
+
+
 async def receive_all(stream: Stream) -> bytes:
     data = bytearray()
     while piece := await stream.receive(65_536):
@@ -76,6 +87,21 @@ async def test_bytes_go_to_the_origin_and_back(open_world: Any, settings: dict[s
             await stream.send_eof()
             assert await stream.receive(100) == b""
             stream.close()
+
+
+async def test_an_agent_tells_how_its_program_is_doing(world: Any) -> None:
+    async with agent_of(world) as agent:
+        await world.heard("connected", "one")
+        report = await reported(world)
+        (status,) = world.hub.status()
+        assert (report.version, report.active_streams, status.streams) == (__version__, 0, 0)
+        assert report.memory_bytes > 1_000_000
+        assert 0 < report.sent_bytes <= status.received_bytes
+        assert 0 < report.received_bytes <= status.sent_bytes
+        agent.drain()  # which the report stream does not hold up
+        with trio.fail_after(5):
+            while world.hub.status():  # noqa: ASYNC110 - callbacks, not events
+                await trio.sleep(0.005)
 
 
 async def test_megabytes_arrive_intact_both_ways_on_many_streams(world: Any) -> None:
@@ -166,6 +192,7 @@ async def test_a_silent_origin_is_the_servers_timeout_and_stops_the_dial(world: 
     full.listen(0)
     async with agent_of(world) as agent:
         await world.heard("connected", "one")
+        await reported(world)
         open_before = current_reactor().streams
         fillers = []
         with trio.move_on_after(0.3):  # the queue holds one; who comes after it hangs

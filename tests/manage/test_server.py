@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -75,6 +76,63 @@ async def test_what_is_not_there_is_404_and_other_methods_405(world: Any) -> Non
     refused = await get(world, "/healthz", "DELETE")
     assert refused.status == 405
     assert refused.header("allow") == "GET, HEAD"
+
+
+async def test_a_path_may_have_names_in_it(open_world: Any) -> None:
+    async def told(exchange: Exchange) -> Response:
+        return Response(200, json.dumps(dict(exchange.values)).encode())
+
+    async with open_world(tls="off", public_url="http://127.0.0.1/b") as world:
+        router = world.management.router
+        router.add("GET", "/things/{id}", told)
+        router.add("POST", "/things/{id}", told)
+        router.add("GET", "/things/new", told)
+        router.add("GET", "/things/{id}/{part}", told)
+        for path, values in [
+            ("/b/things/one", {"id": "one"}),
+            ("/b/things/a%20%C3%A9%2Fb?x=/y", {"id": "a é/b"}),
+            ("/b/things/%FF", {"id": "\ufffd"}),
+            ("/b/things/new", {}),
+            ("/b/things/{id}", {"id": "{id}"}),
+            ("/b/things/", {"id": ""}),
+            ("/b/things/one/two", {"id": "one", "part": "two"}),
+        ]:
+            answer = await get(world, path)
+            assert (answer.status, json.loads(answer.body)) == (200, values), path
+        for path in ("/b/things", "/things/one", "/b/thing/one", "/b/things/a/b/c"):
+            assert (await get(world, path)).status == 404, path
+        assert (await get(world, "/b/things/one", "PUT")).header("allow") == "GET, HEAD, POST"
+
+
+async def test_every_response_keeps_browsers_from_harm(world: Any) -> None:
+    async def page(_: Exchange) -> Response:
+        return Response(200, b"", (("content-security-policy", "default-src 'self'"),))
+
+    world.management.router.add("GET", "/page", page)
+    for path, method, policy in [
+        ("/healthz", "GET", "default-src 'none'; frame-ancestors 'none'"),
+        ("/healthz", "DELETE", "default-src 'none'; frame-ancestors 'none'"),
+        ("/api/v1/none", "GET", "default-src 'none'; frame-ancestors 'none'"),
+        ("/agent/tunnel", "GET", "default-src 'none'; frame-ancestors 'none'"),
+        ("/page", "GET", "default-src 'self'"),
+    ]:
+        answer = await get(world, path, method)
+        assert answer.header("content-security-policy") == policy
+        assert answer.header("x-content-type-options") == "nosniff"
+        assert answer.header("referrer-policy") == "no-referrer"
+        assert answer.header("x-frame-options") == "DENY"
+        names = {name for name, _ in answer.headers}
+        assert not [name for name in names if name.startswith("access-control")]
+        assert "strict-transport-security" not in names
+
+
+async def test_refusals_under_the_api_are_json(world: Any) -> None:
+    answer = await get(world, "/api/v1/none")
+    assert answer.header("content-type") == "application/json"
+    assert json.loads(answer.body) == {
+        "faults": ["there is nothing at /api/v1/none"],
+        "exit_code": 1,
+    }
 
 
 async def test_the_base_path_of_the_public_url_is_respected(open_world: Any) -> None:

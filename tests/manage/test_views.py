@@ -18,7 +18,9 @@ from p2pstream.config.model import (
 from p2pstream.config.scalars import HostPattern, Origin
 from p2pstream.health.monitor import Sightings
 from p2pstream.health.probe import Result
-from p2pstream.manage.views import AGENT_PROOF_SECONDS, Json, status
+from p2pstream.manage.agent_views import PROOF_SECONDS
+from p2pstream.manage.steps import at_once
+from p2pstream.manage.views import Json, status
 from p2pstream.observe.counters import Count, Counters, PathId
 from p2pstream.policy.board import Board
 from p2pstream.policy.compiled import PathKey
@@ -62,7 +64,8 @@ def seen(path: PathState, board: Board, *verdicts: Verdict, at: float = NOW) -> 
 
 
 def view(board: Board, *agents: AgentStatus, counters: Counters | None = None) -> Json:
-    return status(board, agents, counters or Counters(), {"web": "http://*:80"}, NOW)
+    shown = status(board, agents, counters or Counters(), {"web": "http://*:80"}, NOW)
+    return at_once(shown)
 
 
 def path_of(board: Board, name: str = "t", agent_id: str = "") -> Json:
@@ -227,7 +230,7 @@ def test_routes_are_told_as_the_file_has_them() -> None:
     ("change", "state"),
     [
         ({}, "connected"),
-        ({"proven_seconds_ago": AGENT_PROOF_SECONDS + 1}, "unproven"),
+        ({"proven_seconds_ago": PROOF_SECONDS + 1}, "unproven"),
         ({"leaving": True}, "draining"),
     ],
 )

@@ -169,7 +169,7 @@ class Lab:
             snapshot, self.board, self.upstreams, self.records, self.dial_failed
         )
 
-    def dial_failed(self, _choice: Choice, fault: Fault) -> None:
+    def dial_failed(self, _choice: Choice, fault: Fault, _request_id: str) -> None:
         """Nobody fails here."""
         raise AssertionError(fault)
 

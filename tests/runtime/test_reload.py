@@ -41,6 +41,28 @@ async def test_a_reload_takes_the_file_over(site: Any, start: Any) -> None:
     assert gc.isenabled()
 
 
+async def test_what_did_not_change_is_not_made_again(site: Any, start: Any) -> None:
+    site.write(site.listener() + EXTRA.format(body="one"))
+    await start()
+    board, proxy = site.runtime.board, site.runtime.proxy
+    client = await site.connect()
+    assert await site.ask(client, "/extra") == (200, "one")
+    assert await site.ask(client, "/") == (200, "web")
+    before = dict(proxy.snapshot.tables.routes)
+    states = {id: board.state(route) for id, route in before.items()}
+    for body in ("two", "three"):
+        site.write(site.listener() + EXTRA.format(body=body))
+        assert (await site.runtime.reloading.reload()).exit_code == 0
+        assert await site.ask(client, "/extra") == (200, body)
+        assert await site.ask(client, "/") == (200, "web")
+    after = proxy.snapshot.tables.routes
+    (kept,) = before.keys() - {"extra"}
+    assert after[kept] is before[kept]
+    assert board.state(after[kept]) is states[kept]
+    assert after["extra"] is not before["extra"]
+    assert not hasattr(states["extra"].groups[0].targets[0], "group")  # it is let go
+
+
 async def test_nothing_changed(site: Any, start: Any) -> None:
     site.write(site.listener())
     await start()
