@@ -271,6 +271,8 @@ class Connection:
                 fault.status, fault.kind, 0, len(answer), 0.0, None, None, False, 0, self.peer,
             )
         )  # fmt: skip
+        if server.tracer.watches:
+            server.tracer.refuse(request_id, self.plan, self.hop, fault)
         if answer:
             self.stream.waits.deadline = trio.current_time() + self.plan.header_timeout
             await self.stream.send(answer)

@@ -73,6 +73,7 @@ class Exchange:
         "started",
         "status",
         "target_name",
+        "trace",
     )
 
     def __init__(self, connection: Connection, plan: ListenerPlan, head: RequestHead) -> None:
@@ -99,6 +100,12 @@ class Exchange:
         self.connect: float | None = None
         self.reused = False
         self.attempts = 0
+        tracer = connection.server.tracer
+        self.trace = (
+            tracer.begin(self.id, self.started, plan, head, connection.hop)
+            if tracer.watches
+            else None
+        )
 
     @property
     def name(self) -> str:
@@ -145,11 +152,15 @@ async def exchange(connection: Connection, plan: ListenerPlan, head: RequestHead
             x.release()
             await answer_fault(x, fault)
     except BaseException as error:
+        error.add_note(f"request id: {x.name}")
         answer_cut(x, error)  # at the end of the grace period, or by a bug; the bulkhead says which
         raise
     finally:
         x.release()
         _record(x)
+        if x.trace is not None:
+            received = x.bytes_in if x.body is None else x.body.received
+            x.trace.end(x.status, x.fault, received, x.bytes_out, x.attempts)
     if x.keep and x.body is not None and not x.body.complete:
         return await x.body.drain()
     return x.keep
@@ -168,6 +179,8 @@ async def _answer(x: Exchange) -> None:
         return
     route = _route(x, head)
     x.route_id = route.id
+    if x.trace is not None:
+        x.trace.route(route)
     if route.redirect is not None:
         await answer_redirect(x, route)
         return
@@ -204,10 +217,13 @@ async def _reach(
     tried: tuple[Tried, ...] = ()
     fault: Fault = NoTarget(f"route {route.id} has no usable target")
     while x.attempts < MAX_ATTEMPTS:
-        choice = choose(route, server.board, random.random, tried)
+        trail = None if x.trace is None else x.trace.new_trail()
+        choice = choose(route, server.board, random.random, tried, trail)
         if choice is None:
             break
         x.choose(choice)
+        if x.trace is not None:
+            x.trace.chosen(choice, x.attempts + 1, fault if tried else None)
         target = choice.target.extra
         if isinstance(target, StaticReply):
             return target, None
@@ -242,7 +258,7 @@ async def _connect(x: Exchange, plan: TargetPlan) -> Upstream:
             stream = await server.upstreams.connect(plan, agent_id, x.name)
         except DIAL_FAULTS as fault:
             assert x.choice is not None
-            server.dial_failed(x.choice, fault)
+            server.dial_failed(x.choice, fault, x.name)
             raise
         finally:
             waits.watcher = None

@@ -92,6 +92,8 @@ async def _attempt(
     client.watcher = waits.doom
     waits.stall_seconds = plan.response_timeout
     waits.deadline = x.connection.server.reactor.after(plan.response_timeout)
+    if x.trace is not None:
+        x.trace.upstream(plan, x.reused, x.connect, request)
     try:
         await stream.send(request)
     except StreamError as error:

@@ -80,6 +80,8 @@ async def respond(x: Exchange, upstream: Upstream, upgrade: bytes) -> bool:
     upstream.stream.waits.deadline = inf
     x.first_byte = _clock() - x.started
     x.status = head.status
+    if x.trace is not None:
+        x.trace.responded(head)
     if head.status == 101:
         await _upgraded(x, upstream, response)
         return False

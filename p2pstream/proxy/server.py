@@ -14,14 +14,15 @@ from p2pstream.errors import Fault
 from p2pstream.net.reactor import current_reactor
 from p2pstream.net.stream import Stream
 from p2pstream.observe.records import Records
+from p2pstream.observe.trace import Tracer
 from p2pstream.policy.board import Board
 from p2pstream.policy.decide import Choice
 from p2pstream.proxy.connection import Connection
 from p2pstream.proxy.upstream import Upstreams
 from p2pstream.snapshot import Snapshot
 
-DialFailed = Callable[[Choice, Fault], None]
-"""Told of every connect that failed, before the next candidate is tried."""
+DialFailed = Callable[[Choice, Fault, str], None]
+"""Told of every connect that failed, with the request id, before the next candidate is tried."""
 
 
 class ProxyServer:
@@ -39,6 +40,7 @@ class ProxyServer:
         self.board = board
         self.upstreams = upstreams
         self.records = records
+        self.tracer = Tracer(records.name)
         self.dial_failed = dial_failed
         self.draining = False
         self.connections: set[Connection] = set()

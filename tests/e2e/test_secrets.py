@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +132,50 @@ def test_nothing_tells_a_secret(planted: Any) -> None:
         if file.exists():
             last.hold(file.name, file.read_text())
     assert last.bytes > 1000 and told.bytes > 1000
+
+
+def test_no_trace_tells_a_secret(planted: Any) -> None:
+    site = planted
+    write(site)
+    agent = site.create_agent("attic", "site=test")
+    site.serve()
+    site.agent(agent["token"])
+    theirs = [f"PLANTED-{name}-5c0de" for name in ("cookie", "bearer", "key", "query", "user")]
+    cookie, bearer, key, query, user = theirs
+    arguments = ("--config", str(site.config))
+    viewers = [
+        site._program("trace", *arguments, "--level", level)
+        for level in ("basic", "detailed", "headers", "debug")
+    ]
+    for viewer in viewers:
+        viewer.says("tracing")
+    fields = {
+        "Cookie": f"session={cookie}",
+        "Authorization": f"Bearer {bearer}",
+        "X-Api-Key": key,
+        "Referer": f"https://user:{user}@site.test/?token={query}",
+        "X-Plain": "shown",
+    }
+    with closing(site.connect()) as connection:
+        connection.request("GET", f"/other?access_token={query}", headers=fields)
+        connection.getresponse().read()
+        connection.request("GET", "/fields", headers=fields)
+        received = dict(json.loads(connection.getresponse().read()))
+    assert (received["Cookie"], received["X-Api-Key"]) == (fields["Cookie"], key)
+    told = Told(INLINE, IN_FILE, IN_ENV, IN_HEADER, ADMIN, agent["secret"], *theirs)
+    for viewer in viewers:
+        viewer.says("/fields")
+        viewer.signal(signal.SIGINT)
+        assert viewer.wait() == 0
+        told.hold(viewer.log.name, viewer.log.read_text())
+    text = viewers[-1].log.read_text()
+    assert "X-Plain: shown" in text
+    assert "Cookie: [redacted]" in text
+    assert "X-Env: [redacted]" in text
+    assert "query access_token=[redacted]" in text
+    # Seen by the server only where it was asked to trace.
+    for log in site.folder.glob("serve-*.log"):
+        told.hold(log.name, log.read_text())
 
 
 FAULTS: dict[str, Callable[[str], str]] = {

@@ -326,7 +326,7 @@ class Proxy:
                 for listening in self.listening.values():
                     nursery.start_soon(listening.serve, nursery)
 
-    def _dial_failed(self, _choice: Choice, fault: Fault) -> None:
+    def _dial_failed(self, _choice: Choice, fault: Fault, _request_id: str) -> None:
         self.dial_faults.append(fault)
 
     def reload(self, text: str) -> None:

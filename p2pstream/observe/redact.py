@@ -1,0 +1,104 @@
+"""What traces show of requests' fields and queries: never a credential (spec §10). Pure.
+
+Rules, at every level:
+
+1. A field or a query parameter whose name speaks of credentials shows as `[redacted]`, and so does
+   a value that begins like one (`Bearer ...`). Better too much than too little.
+2. What the operator's file adds to requests is nobody's business, whatever it is called: the value
+   is hidden by its field's name, and wherever an origin repeats it.
+3. URLs inside values (`Referer`, `Location`) lose user information and such parameters too.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable
+from typing import Final
+from urllib.parse import unquote_plus
+
+from p2pstream.wire.http1.head import Field
+
+REDACTED: Final = "[redacted]"
+
+# Parts of names, as in `Proxy-Authorization`, `Set-Cookie`, `X-Api-Key`, `X-Amz-Security-Token`.
+_SPEAKING: Final = re.compile(
+    "auth|cookie|token|secret|passw|key|session|credential|signature|jwt|csrf|xsrf|saml|assertion",
+    re.IGNORECASE,
+)
+# Parameters that are credentials by custom: an OAuth code, an Azure signature, a session id.
+_PARAMETERS: Final = frozenset(
+    ("code", "hash", "hmac", "nonce", "otp", "pass", "pin", "pw", "pwd", "sid", "sig", "ticket")
+)
+_CREDENTIAL: Final = re.compile(
+    r"(?:basic|bearer|digest|negotiate|ntlm|hmac|token|apikey|aws4-hmac-sha256)\s+\S", re.IGNORECASE
+)
+_USER: Final = re.compile(r"://[^/?#\s@]*@")
+_QUERY: Final = re.compile(r"(?<=[?#])[^?#\s]+")
+# A bare parameter this long is more likely a token than a flag.
+_LONG: Final = 16
+# A shorter configured value (`1`, `on`) would hide half of what an origin says.
+_REPEATED: Final = 4
+# People read this; the longest fields are policies and tokens.
+_SHOWN: Final = 1_024
+
+
+def text(raw: bytes) -> str:
+    """Bytes of a request as text, cut to what can be read."""
+    return _cut(_decoded(raw))
+
+
+def fields(
+    lines: Iterable[Field], hidden: Collection[bytes] = (), values: Iterable[str] = ()
+) -> list[list[str]]:
+    """Fields as [name, value]. `hidden`: lower-case names (rule 2); `values`: what they say."""
+    values = [value for value in values if len(value) >= _REPEATED]
+    shown = []
+    for lower, name, raw in lines:
+        label = text(name)
+        if lower in hidden or _SPEAKING.search(label):
+            value = REDACTED
+        else:
+            value = _cut(_value(_decoded(raw), values))  # not before: half a secret is one
+        shown.append([label, value])
+    return shown
+
+
+def query(raw: bytes) -> str:
+    """A query, without its `?`."""
+    return _cut(_parameters(_decoded(raw)))
+
+
+def _decoded(raw: bytes) -> str:
+    return raw.decode("utf-8", "backslashreplace")
+
+
+def _cut(shown: str) -> str:
+    return shown if len(shown) <= _SHOWN else f"{shown[:_SHOWN]}…"
+
+
+def _value(value: str, hidden: Iterable[str]) -> str:
+    if _CREDENTIAL.match(value):
+        return REDACTED
+    for one in hidden:
+        if one in value:
+            return REDACTED
+    value = _USER.sub(f"://{REDACTED}@", value)
+    return _QUERY.sub(lambda found: _parameters(found[0]), value)
+
+
+def _parameters(raw: str) -> str:
+    return "&".join(map(_parameter, raw.split("&")))
+
+
+def _parameter(raw: str) -> str:
+    name, equals, value = raw.partition("=")
+    plain = unquote_plus(name)
+    if not equals:
+        return REDACTED if len(name) >= _LONG or _SPEAKING.search(plain) else raw
+    if (
+        _SPEAKING.search(plain)
+        or plain.lower() in _PARAMETERS
+        or _CREDENTIAL.match(unquote_plus(value))
+    ):
+        return f"{name}={REDACTED}"
+    return raw
