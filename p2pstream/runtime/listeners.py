@@ -35,7 +35,7 @@ from attrs import define, field
 
 from p2pstream.config.model import Config, Listener
 from p2pstream.errors import CommandError
-from p2pstream.net.listen import Listening, bind
+from p2pstream.net.listen import PUBLIC_SHARE, Listening, bind
 from p2pstream.net.proxied import receive_source
 from p2pstream.net.stream import Stream, TcpStream
 from p2pstream.net.tls import CertificateTable, self_signed_context, server_context, sni_context
@@ -139,6 +139,7 @@ class Listeners:
                         partial(self._serve, opened),
                         max_connections=listener.max_connections,
                         name=f"listener {listener.id}",
+                        share=PUBLIC_SHARE,
                     )
         except BaseException:
             self.forget(prepared)

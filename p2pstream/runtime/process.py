@@ -21,17 +21,18 @@ from p2pstream.config.model import Config, Listener
 from p2pstream.config.scalars import bracketed
 from p2pstream.errors import CommandError, Fault, P2PStreamError
 from p2pstream.health.monitor import Monitor
-from p2pstream.manage import api, views
+from p2pstream.manage import api, metrics, pages, views
 from p2pstream.manage.admin import open_admin
 from p2pstream.manage.checked import load_checked
+from p2pstream.manage.guard import Guard
 from p2pstream.manage.server import Management
+from p2pstream.manage.steps import Steps
 from p2pstream.net.origins import Origins
 from p2pstream.net.stream import Stream
 from p2pstream.net.tuning import tune_allocator, tune_collector
 from p2pstream.observe import logs
 from p2pstream.observe.access import AccessLog
-from p2pstream.observe.counters import Counters
-from p2pstream.observe.records import Records
+from p2pstream.observe.records import Record, Records
 from p2pstream.policy.board import Board
 from p2pstream.policy.decide import Choice
 from p2pstream.proxy.server import ProxyServer
@@ -39,7 +40,9 @@ from p2pstream.proxy.upstream import Upstreams
 from p2pstream.runtime.answers import Answers
 from p2pstream.runtime.listeners import Listeners, Prepared
 from p2pstream.runtime.loading import without_text
+from p2pstream.runtime.observing import Observing, Present
 from p2pstream.runtime.reload import Reloading, let_go
+from p2pstream.runtime.watching import Watching
 from p2pstream.snapshot import Snapshot, TargetPlan, compile_snapshot
 
 log = logging.getLogger(__name__)
@@ -50,8 +53,6 @@ _SIGNALS: Final = (*_LEAVE, signal.SIGHUP, signal.SIGUSR1)
 _EXPIRE_SECONDS: Final = 0.25
 # How long the goodbyes to the agents may take after the last request has ended.
 _GOODBYE_SECONDS: Final = 2.0
-# Counting takes about a microsecond a record, all at once: ten times a second it is never long.
-_COUNT_SECONDS: Final = 0.1
 # What a request's system call waits at most while a reload compiles. Less costs more than it
 # saves: timers of the kernel are not finer than a tenth of it.
 _SWITCH_SECONDS: Final = 0.0005
@@ -80,23 +81,42 @@ class Runtime:
             Records(secrets.token_hex(3)),
             self._dial_failed,
         )
-        self.counters = Counters()
+        self.observing = Observing(
+            config.server.state_dir,
+            config.server.retention_days,
+            self.proxy.records,
+            recorded=self._recorded,
+            present=self._present,
+            agents=self.hub.status,
+            wall_clock=self.proxy.wall_clock,
+        )
+        self.counters = self.observing.counters
         self.access_log = AccessLog(config.server.access_log, self.proxy.records.name)
         self._counted_at = 0.0  # Trio time
         self._listeners = Listeners(self.proxy.serve)
-        self.reloading = Reloading(config_file, loaded, self._listeners, self._swap)
+        self.reloading = Reloading(config_file, loaded, snapshot, self._listeners, self._swap)
+        self.reloading.on_outcome = self.observing.reloaded
         self._reload_scope = trio.CancelScope()
         self._state_dir = state_dir = config.server.state_dir
         self._management = Management(config.management, state_dir, self.hub)
         self._admin = open_admin(config.management, state_dir)
-        api.add_to(self._management.router, lambda: self._admin, Answers(self).views())
+        self.guard = Guard(lambda: self._admin, config.management)
+        self.answers = Answers(self)
+        api.add_to(self._management.router, self.guard, self.answers.views())
+        pages.add_to(self._management.router)
+        self._management.router.add(
+            "GET", metrics.PATH, metrics.handler(self.guard, self.counters, self._gauges)
+        )
+        self.watching = Watching(
+            self._management.router, self.guard, self.answers, self.proxy.tracer
+        )
 
     # --- the tree -------------------------------------------------------------------------------
 
     async def run(self, started: Callable[[], None] = lambda: None) -> None:
         """Serve until SIGTERM or SIGINT. Errors: `CommandError` when it cannot start."""
         with trio.open_signal_receiver(*_SIGNALS) as signals:
-            async with trio.open_nursery() as nursery:
+            async with self.observing, trio.open_nursery() as nursery:
                 self._nursery = nursery
                 try:
                     await self._start(nursery)
@@ -116,7 +136,7 @@ class Runtime:
                 finally:
                     self._listeners.close()
                     self.upstreams.close()
-                    self._count()
+                    self.observing.count()
                     self.access_log.close()
                 nursery.cancel_scope.cancel()
 
@@ -127,7 +147,7 @@ class Runtime:
         prepared = self._listeners.prepare(self.config, contexts)
         self._listeners.settle(prepared, nursery)
         for task in (
-            self._count_forever,
+            self.observing.run,
             self.access_log.run,
             self.upstreams.close_idle_forever,
             self._expire_forever,
@@ -149,15 +169,8 @@ class Runtime:
             self.board.expire(trio.current_time())
             await trio.sleep(_EXPIRE_SECONDS)
 
-    async def _count_forever(self) -> None:
-        while True:
-            await trio.sleep(_COUNT_SECONDS)
-            self._count()
-
-    def _count(self) -> None:
-        """Add up what was recorded since the last time; what was answered then proves its path."""
-        records = self.proxy.records.flush()
-        self.counters.add(records)
+    def _recorded(self, records: list[Record]) -> None:
+        """Tell of requests that ended; what was answered since the last time proves its path."""
         self.access_log.write(records)
         used = {
             (record.route, record.target, record.agent)
@@ -183,20 +196,41 @@ class Runtime:
         if scope.cancelled_caught:
             log.warning("%d connections are cut", len(self.proxy.connections))
         self.monitor.stop()
+        await self.watching.drain()
         with trio.move_on_after(_GOODBYE_SECONDS):
             await self.hub.drain()
         self.upstreams.close()
         log.info("stopped")
 
-    def status(self) -> views.Json:
+    def status(self) -> Steps[views.Json]:
         """What `p2pstream status` shows."""
-        self._count()
+        self.observing.count()
         return views.status(
             self.board,
             self.hub.status(),
             self.counters,
             {one.id: _address(one) for one in self.config.listeners if one.enabled},
             trio.current_time(),
+        )
+
+    def _present(self) -> Present:
+        return Present(
+            connections=len(self.proxy.connections),
+            agents_connected=len(self.board.connected),
+            agents_declared=sum(agent.enabled for agent in self.config.agents),
+        )
+
+    def _gauges(self) -> metrics.Gauges:
+        self.observing.count()
+        return metrics.Gauges(
+            self.board,
+            {agent.agent_id: agent for agent in self.hub.status()},
+            self.client_counts(),
+            started=self.observing.started,
+            reloaded=self.observing.reloaded_at,
+            reload_ok=self.observing.reload_ok,
+            lost_lines=self.access_log.dropped,
+            history_ok=self.observing.history_problem is None,
         )
 
     def client_counts(self) -> dict[str, int]:
@@ -213,6 +247,7 @@ class Runtime:
     def _agent_here(self, agent_id: str) -> None:
         self.board.agent_connected(agent_id)
         self.monitor.agent_connected(agent_id)
+        self.observing.agent_here(agent_id)
 
     def _agent_leaving(self, agent_id: str) -> None:
         """It takes no new streams; kept-alive connections would only hold it up."""
@@ -220,12 +255,13 @@ class Runtime:
         self.monitor.agent_leaving(agent_id)
         self.upstreams.forget_agent(agent_id)
 
-    def _agent_gone(self, agent_id: str, _reason: str) -> None:
+    def _agent_gone(self, agent_id: str, reason: str) -> None:
+        self.observing.agent_gone(agent_id, reason)
         self.board.agent_disconnected(agent_id)
         self.monitor.agent_disconnected(agent_id)
         self.upstreams.forget_agent(agent_id)
 
-    def _dial_failed(self, choice: Choice, fault: Fault) -> None:
+    def _dial_failed(self, choice: Choice, fault: Fault, request_id: str) -> None:
         """A real request's connect failed: passive health, and a line for the operator.
 
         With health checks on, the monitor has said it once: hundreds may fail on their way.
@@ -237,7 +273,7 @@ class Runtime:
             choice.target.name,
             choice.target.route_id,
             fault.detail,
-            extra={"fields": {"error_kind": fault.kind}},
+            extra={"fields": {"error_kind": fault.kind, "request_id": request_id}},
         )
 
     # --- reload ---------------------------------------------------------------------------------
@@ -249,13 +285,12 @@ class Runtime:
         one is long.
         """
         config, old = loaded.config, self.proxy.snapshot
-        owners = [path.owner for path in self.board.paths.values()]
-        await trio.lowlevel.checkpoint()
         logs.configure(config.server.log_level, config.server.log_format)
         self._let_in(config)
         self._log_to(config)
         self.config = config
-        self.board.rebind(snapshot.tables)
+        self.observing.retain(config.server.retention_days)
+        replaced = self.board.rebind(snapshot.tables)
         self.proxy.snapshot = snapshot
         gone = self._listeners.settle(prepared, self._nursery)
         self.hub.apply(config.agents)
@@ -268,7 +303,7 @@ class Runtime:
             if isinstance(target.extra, TargetPlan)
         )
         self.origins.read_ca_files_anew()
-        await let_go(old, snapshot, owners)
+        await let_go(old, snapshot, replaced)
 
     def _let_in(self, config: Config) -> None:
         """Go by the admin token of a new configuration; by the old one if it cannot be kept."""
