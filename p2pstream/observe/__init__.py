@@ -6,4 +6,6 @@
     history    all of these in an SQLite file, whose `tables` say what is kept for how long
     trace      the stages of requests, for those who watch
     access     the access log; `logs` are the program's own
+
+None of it ever makes a request wait.
 """

@@ -2,8 +2,8 @@
 
 Rules:
 
-1. Requests belong to the moment in which they were pulled, a second or a few after their end. Time
-   never goes back: a wall clock that does is waited for.
+1. Requests belong to the moment in which they were pulled, a second or a few after their end. A
+   wall clock that goes back by less than an hour is waited for, and followed otherwise.
 2. Slots hold totals: of 5 seconds for six minutes, of a minute for 25 hours. Chunks hold what each
    path moved within one minute at most; sealed ones never change, so that threads may read them.
 3. Only what moved costs: a path without requests stands in no chunk.
@@ -111,7 +111,7 @@ class Rollup:
 
     def pull(self, moved: Moved, now: float, agents: int | None) -> None:
         """Take in what moved since the last time; `agents` are connected now."""
-        self.now = now = max(now, self.now)
+        self.now = now = max(now, self.now) if now > self.now - HOUR else now
         minute = _floor(now, MINUTE)
         if minute != self._chunk.at:
             self.seal()

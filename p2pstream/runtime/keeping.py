@@ -28,6 +28,9 @@ log = logging.getLogger(__name__)
 
 _FIRST_RETRY_SECONDS: Final = 1.0
 _LAST_RETRY_SECONDS: Final = 60.0
+# Who uses it often rests so many times as long as that took: writing costs a twentieth of a
+# processor at most, however many paths move, and so does a view.
+SHARE: Final = 20
 
 T = TypeVar("T")
 

@@ -11,25 +11,26 @@ the `async with` around it ends: by then no connection and no agent is left.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import Final
 
 import trio
-from attrs import define, field, frozen
+from attrs import frozen
 
 import p2pstream
 from p2pstream.agents.hub import AgentStatus
-from p2pstream.observe import history, overview
+from p2pstream.observe import history
 from p2pstream.observe.counters import Counters
 from p2pstream.observe.history import Batch, Reload
-from p2pstream.observe.overview import WINDOWS, Json, Summary
+from p2pstream.observe.overview import Json
 from p2pstream.observe.records import Record, Records
-from p2pstream.observe.rollup import FINE, HOUR, MINUTE, Chunk, Rollup, Slot, compacted
+from p2pstream.observe.rollup import FINE, HOUR, MINUTE, Rollup, compacted
 from p2pstream.observe.sessions import Sessions
-from p2pstream.runtime.keeping import Keeping
+from p2pstream.runtime.keeping import SHARE, Keeping
 from p2pstream.runtime.reload import Outcome
+from p2pstream.runtime.windows import Windows
 
 # Counting takes about a microsecond a record, all at once: ten times a second it is never long.
 _COUNT_SECONDS: Final = 0.1
@@ -39,12 +40,8 @@ _BEFORE_THE_END: Final = 0.05
 _SLICE: Final = 250
 # What a `kill -9` may cost.
 FLUSH_SECONDS: Final = 10.0
-# Writing takes a twentieth of a processor at most, however many paths move, and so does a view.
-_SHARE: Final = 20
 # After a session or a reload: others may follow.
 _EVENT_SECONDS: Final = 1.0
-# How old a view may be. The longer its window, the more it costs, and the less it changes.
-_FRESH_SECONDS: Final[Mapping[str, float]] = {"5m": 1.0, "1h": 5.0, "24h": 30.0, "30d": 300.0}
 # Reloads that the overview tells of.
 _RELOADS: Final = 5
 _MAX_UNWRITTEN_RELOADS: Final = 1_000
@@ -60,15 +57,6 @@ class Present:
     agents_connected: int
     agents_declared: int
     """Those that may connect."""
-
-
-@define(eq=False)
-class _View:
-    """The overview of one window, and until when it is fresh enough (Trio time)."""
-
-    json: Json = field(factory=dict)
-    until: float = 0.0
-    turn: trio.Lock = field(factory=trio.Lock)
 
 
 class Observing:
@@ -108,7 +96,7 @@ class Observing:
         self._happened = trio.Event()
         self._written_at = started
         self._pruned: tuple[int, int] | None = None  # in which hour, for which retention
-        self._views = {name: _View() for name in WINDOWS}
+        self._windows = Windows(self._rollup, self._keeping, self._pull)
         self._ran = False
 
     # --- the tree -------------------------------------------------------------------------------
@@ -148,7 +136,7 @@ class Observing:
             used = self._keeping.used_seconds
             self._happened = trio.Event()
             await self._flush()
-            rest = (self._keeping.used_seconds - used) * _SHARE
+            rest = (self._keeping.used_seconds - used) * SHARE
             retry = self._keeping.retry_seconds()
             if retry is not None:
                 await trio.sleep(retry)
@@ -299,20 +287,12 @@ class Observing:
         `now` is the moment of which the figures are; those under it that are of the present
         (`active_requests`, `connections`, agents) are newer by some seconds at most.
         """
-        view = self._views.get(window)
-        if view is None:
-            raise ValueError(f"window must be one of {', '.join(WINDOWS)}, got {window!r}")
-        async with view.turn:
-            if trio.current_time() >= view.until:
-                used = self._keeping.used_seconds
-                view.json = await self._measure(window)
-                rest = (self._keeping.used_seconds - used) * _SHARE
-                view.until = trio.current_time() + max(_FRESH_SECONDS[window], rest)
+        view = await self._windows.view(window)
         present = self._present()
         self.count()
         problem = self.history_problem
         return {
-            **view.json,
+            **view,
             "started": self.started,
             "version": p2pstream.__version__,
             "active_requests": self._records.count - self.counters.requests,
@@ -322,27 +302,6 @@ class Observing:
             "reloads": self.reloads(_RELOADS),
             "history": {"ok": True} if problem is None else {"ok": False, "problem": problem},
         }
-
-    async def _measure(self, window: str) -> Json:
-        """Put a view together: what the file has, and what is not in it yet."""
-        await self._pull()
-        rollup, past = self._rollup, None
-        began = rollup.started if window == "5m" else rollup.began
-        if window == "5m":
-            now, slots = rollup.now, _kept(rollup.fine)
-            chunks = rollup.recent(WINDOWS[window].start(now))
-        else:
-            async with self._keeping.turn:
-                now, slots = rollup.now, _kept(rollup.minutes)
-                chunks = rollup.waiting(WINDOWS[window].start(now))
-                past = await self._keeping.use(lambda it: it.window(window, now))
-        if past is None:
-            past = history.Window()
-        elif window == "30d":
-            slots = [*past.slots, *(slot for chunk in chunks for slot in chunk.slots.values())]
-        return await self._keeping.in_thread(
-            partial(_view, (window, began, now), slots, past.summary, chunks)
-        )
 
     def agent_summary(self, agent_id: str) -> Json:
         """What is known of an agent within the retention, see `Sessions.summary`."""
@@ -362,21 +321,3 @@ class Observing:
 def _write(batch: Batch, file: history.History) -> bool:
     file.write(batch)
     return True
-
-
-def _kept(slots: Iterable[Slot]) -> list[Slot]:
-    """Slots for a thread: the last one still grows."""
-    kept = list(slots)
-    if kept:
-        last = Slot(kept[-1].at)
-        last.add(kept[-1])
-        kept[-1] = last
-    return kept
-
-
-def _view(
-    what: tuple[str, float, float], slots: list[Slot], summary: Summary, chunks: list[Chunk]
-) -> Json:
-    for chunk in chunks:
-        summary.add(chunk)
-    return overview.view(*what, slots, summary)

@@ -65,11 +65,20 @@ def test_agents_are_the_fewest_of_a_slot(life: Life) -> None:
     assert [slot.agents for slot in life.rollup.fine] == [4, 6]
 
 
-def test_time_never_goes_back(life: Life) -> None:
+def test_a_clock_that_goes_back_is_waited_for(life: Life) -> None:
     life.pull(100, {})
     life.pull(10, {})
     assert life.rollup.now == START + 100
     assert requests(life.rollup.fine) == [(100, 2)]
+
+
+def test_a_clock_that_was_far_ahead_is_set_right(life: Life) -> None:
+    life.pull(10 * 86_400, {})
+    life.pull(60, {})
+    life.rollup.seal()
+    assert life.rollup.now == START + 60
+    assert requests(life.rollup.minutes)[-1] == (60, 1)
+    assert [chunk.at - START for chunk in life.rollup.unwritten] == [10 * 86_400, 60]
 
 
 def test_a_jump_of_the_clock(life: Life) -> None:

@@ -169,14 +169,14 @@ async def test_a_view_is_not_made_anew_at_each_asking(
 ) -> None:
     async with run(Life(tmp_path, wall)) as life:
         made = 0
-        measure = life.observing._measure
+        measure = life.observing._windows._measure
 
         async def counted(window: str) -> Any:
             nonlocal made
             made += 1
             return await measure(window)
 
-        monkeypatch.setattr(life.observing, "_measure", counted)
+        monkeypatch.setattr(life.observing._windows, "_measure", counted)
         async with trio.open_nursery() as nursery:
             for _ in range(10):
                 nursery.start_soon(life.observing.overview, "24h")
@@ -481,6 +481,38 @@ async def test_a_server_keeps_its_past(site: Any, start: Any) -> None:
     assert observing._sessions.retention_days == 7
     status = await site.runtime.answers.status()
     assert status["requests"] == 3
+
+
+async def test_a_locked_file_holds_no_request_up(
+    site: Any, start: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(history, "_BUSY_SECONDS", 0.3)
+    site.write(site.listener())
+    await start()
+    observing = site.runtime.observing
+    await observing._flush()
+    folder = site.file.parent / "state"
+    flushed = trio.Event()
+
+    async def flush() -> None:
+        await observing._flush(last=True)  # although nothing happened yet
+        flushed.set()
+
+    with locked(folder):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(flush)
+            answered = 0
+            while not flushed.is_set():
+                assert await site.get() == (200, "web")
+                answered += 1
+                assert (await observing.overview("5m"))["totals"]["requests"] >= 0
+        assert answered > 1
+        view = await observing.overview("5m")
+        assert view["history"]["problem"].endswith("history.sqlite: database is locked")
+        assert (await site.runtime.answers.agents())["agents"] == {}
+    await observing._flush(last=True)
+    assert (await observing.overview("5m"))["history"] == {"ok": True}
+    assert rows(folder, "SELECT sum(requests) FROM totals") == [(answered,)]
 
 
 async def test_a_reloads_fork_does_no_harm_to_the_file(site: Any, start: Any) -> None:

@@ -5,7 +5,7 @@
 Each life serves requests at a fixed rate, with an agent connected, for a fraction of a second to
 two seconds, and is killed. Then the file must be whole, and hold the requests of all lives that
 ended before its last write (a fifth of a second earlier at most, and the time a write takes), and
-none that were not asked. The next start must leave no session open but those of its own life.
+none that were not asked. After the last life, which ends by itself, no session may be open.
 Prints one JSON object; the exit code says whether all of that held.
 """
 
