@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint unit fuzz soak interop bench binary clean
+.PHONY: help setup demo test lint unit fuzz soak network interop browser bench binary clean
 
 help: #? this list
 	@grep -E '^[a-z-]+:.*#\?' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*#\? */  make \1\t/' | expand -t 18
@@ -38,8 +38,16 @@ soak: $(READY) #? reload under load: 1,000 connections, 100 reloads; 10,000 rout
 	$(BIN)/python -m tests.soak.reload_soak
 	$(BIN)/python -m tests.soak.reload_stall
 
+network: $(READY) #? bad networks: ghosts (as root), long lines, fairness (3 minutes)
+	$(BIN)/python -m tests.network.liveness
+	$(BIN)/python -m tests.network.throughput
+	$(BIN)/python -m tests.network.fairness
+
 interop: $(READY) #? against the real hashicorp/yamux in Go, both ways (installs Go if there is none)
 	tests/interop/run.sh
+
+browser: $(READY) #? the dashboard in chromium: pages, screenshots, axe-core (installs what it lacks)
+	tests/browser/run.sh
 
 bench: $(READY) #? beside HAProxy, nginx, Caddy, Traefik and Go (installs what it lacks)
 	$(BIN)/python tests/bench/run.py $(ARGS)
