@@ -32,6 +32,11 @@ MAX_STREAMS: Final = 2_048
 _DIAL_SECONDS: Final = 10.0
 # Handshake and answer; a server that has doubts about us (see `hub`) takes three of these.
 _ANSWER_SECONDS: Final = 15.0
+# What helps where a token's pin and the certificate that is shown do not belong together.
+_ANEW: Final = (
+    "if a reverse proxy shows its certificate there now, the server needs management.tls = "
+    '"off", and this agent a new token (p2pstream agents rotate); else check the URL'
+)
 # A certificate is below 1 KiB; a few for a chain.
 _MAX_CA_BYTES: Final = 16_384
 
@@ -113,8 +118,8 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-async def join(server: Server, name: str) -> Joined:
-    """Connect and ask for the tunnel.
+async def join(server: Server, name: str, max_streams: int = MAX_STREAMS) -> Joined:
+    """Connect and ask for a tunnel of at most `max_streams` (1-2048).
 
     Errors: `RefusedByServer`, `Unreachable`, and what a dial or stream fails with.
     """
@@ -122,14 +127,14 @@ async def join(server: Server, name: str) -> Joined:
         server.trust = await _trust(server)
     stream = await _connect(server, server.trust)
     try:
-        answer = await upgrade(stream, _request(server, name))
+        answer = await upgrade(stream, _request(server, name, max_streams))
         if isinstance(answer, Response):
             raise _refusal(answer)
         _check_101(answer.headers)
     except BaseException:
         stream.close()
         raise
-    granted = _granted(answer.headers)
+    granted = min(_granted(answer.headers), max_streams)
     return Joined(Unread(stream, answer.leftover) if answer.leftover else stream, granted)
 
 
@@ -143,6 +148,8 @@ async def _trust(server: Server) -> ssl.SSLContext:
         response = await fetch(stream, request, max_body_bytes=_MAX_CA_BYTES)
     finally:
         stream.close()
+    if response.status == 404:
+        raise RefusedByServer(f"the token pins a CA, and {server} has none (404): {_ANEW}")
     if response.status != 200:
         raise Unreachable(f"no CA certificate at {server}: status {response.status}")
     try:
@@ -170,14 +177,23 @@ async def _connect(server: Server, context: ssl.SSLContext | None) -> Stream:
     except StreamBroken as error:
         tls.close()
         server.trust = None
-        raise Unreachable(str(error)) from error
+        raise Unreachable(_with_remedy(str(error), server)) from error
     except BaseException:
         tls.close()
         raise
     return tls
 
 
-def _request(server: Server, name: str) -> Request:
+def _with_remedy(error: str, server: Server) -> str:
+    """What OpenSSL says of a certificate, and what an operator can do about it."""
+    if "certificate not acceptable" not in error:
+        return error
+    if server.ca_pin is not None:
+        return f"{error}; the token pins the server's own CA: {_ANEW}"
+    return f"{error}; a CA that this system does not know can be named in SSL_CERT_FILE"
+
+
+def _request(server: Server, name: str, max_streams: int) -> Request:
     prefix = "x-p2pstream-"
     fields = (
         ("host", server.authority),
@@ -187,8 +203,9 @@ def _request(server: Server, name: str) -> Request:
         (f"{prefix}agent-id", server.agent_id),
         (f"{prefix}agent-name", name.encode().decode("latin-1")),
         (f"{prefix}agent-version", __version__),
+        (f"{prefix}agent-reports", "1"),
         (f"{prefix}tunnel-version", "1"),
-        (f"{prefix}tunnel-max-concurrent-streams", str(MAX_STREAMS)),
+        (f"{prefix}tunnel-max-concurrent-streams", str(max_streams)),
         (f"{prefix}tunnel-capacity-mode", "fixed"),
     )
     return Request("GET", server.path("/agent/tunnel"), fields)

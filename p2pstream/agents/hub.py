@@ -22,13 +22,15 @@ from math import ceil, inf
 from typing import Final
 
 import trio
-from attrs import define, frozen
+from attrs import frozen
 
+from p2pstream.agents.report import Reports
 from p2pstream.agents.tunnel import Tunnel
 from p2pstream.config.model import Agent
-from p2pstream.config.scalars import TokenHash
 from p2pstream.errors import AgentDisconnected, StreamError, TunnelLost
 from p2pstream.net.stream import Stream
+from p2pstream.net.tuning import give_back_memory
+from p2pstream.wire.report import Report
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +47,10 @@ _LOOK_SECONDS: Final = 0.05
 _TWIN_RETRY_SECONDS: Final = 30
 # Agents told to leave come back spread over this many seconds, to us or to our successor.
 _RETURN_SECONDS: Final = 5.0
+# Handshakes that overlap leave holes behind, 5 KB for each of a thousand agents that come at once:
+# so many since the last time are a burst, and it is over after so many seconds.
+_BURST: Final = 100
+_BURST_SECONDS: Final = 10.0
 # What `attach` pings with; keepalive counts from one.
 _PROOF_PING: Final = 0xFFFF_FFFF
 
@@ -59,6 +65,8 @@ class Visitor:
     name: str = ""
     version: str = ""
     max_streams: int = 64
+    reports: bool = False
+    """It can tell how it is doing (`wire.report`)."""
 
 
 @frozen
@@ -86,33 +94,39 @@ class AgentStatus:
     received_bytes: int
     sent_bytes: int
     leaving: bool
+    report: Report | None = None
+    """What its program said last; None until it did, and for agents that do not report."""
+    reported_seconds_ago: float | None = None
 
 
 class _AgentTunnel(Tunnel):
-    """A tunnel that tells of the agent's GoAway and of its own end in the step of either.
+    """A connected agent: tells the hub of its GoAway and of its own end in the step of either.
 
     A task that waits for these would come too late by a step, and cost 4 KiB an agent.
     """
 
-    def __init__(
-        self, connection: Stream, leaving: Callable[[], object], ended: Callable[[str], object]
-    ) -> None:
+    def __init__(self, hub: Hub, agent: Agent, connection: Stream, visitor: Visitor, peer: str):
         super().__init__(connection, client=False)
-        self._ended = ended
-        self._on_leaving: Callable[[], object] | None = leaving
+        self.agent_id = agent.id
+        self.token_hash = agent.token_hash
+        self.visitor = visitor
+        self.peer = peer
+        self.since = trio.current_time()
+        self.reports: Reports | None = None
+        self._hub = hub
+        self._told_leaving = False
 
     def _dispatch(self) -> int:
-        if self.session.peer_going_away and self._on_leaving is not None:
-            tell, self._on_leaving = self._on_leaving, None
-            tell()
+        if self.session.peer_going_away and not self._told_leaving and self.reason is None:
+            self._told_leaving = True
+            self._hub._leaves(self)
         return super()._dispatch()
 
     def end(self, reason: StreamError) -> None:
         """See `Tunnel`."""
         if self.reason is None:
-            self._on_leaving = None
             super().end(reason)
-            self._ended(str(reason))
+            self._hub._lost(self, str(reason))
 
     def leave(self, why: str) -> None:
         """Say GoAway as far as that takes no waiting, and end with this reason."""
@@ -120,16 +134,6 @@ class _AgentTunnel(Tunnel):
             self.session.go_away()
             self.push()
             self.end(TunnelLost(why))
-
-
-@define(eq=False)
-class _Attached:
-    agent_id: str
-    token_hash: tuple[TokenHash, ...]
-    tunnel: _AgentTunnel
-    visitor: Visitor
-    peer: str
-    since: float
 
 
 class Hub:
@@ -145,6 +149,8 @@ class Hub:
     ) -> None:
         """Callbacks get an agent id; `on_disconnect` also the reason, for people.
 
+        In `on_connect`, `status_of` tells who came; when a newer connection replaces an older
+        one, `on_disconnect` of that comes first.
         `on_leaving`: the agent takes no new streams, and ends those that it has.
         """
         self.agents: Mapping[str, Agent] = {agent.id: agent for agent in agents}
@@ -154,9 +160,10 @@ class Hub:
         self._on_connect = on_connect
         self._on_disconnect = on_disconnect
         self._on_leaving = on_leaving
-        self._attached: dict[str, _Attached] = {}
+        self._attached: dict[str, _AgentTunnel] = {}
         self._replaced: dict[str, deque[float]] = {}  # Trio times, per id, at most _TWIN_COUNT
         self._suspected: dict[str, float] = {}  # until when (Trio time), per id
+        self._newcomers = 0  # since memory was last given back
 
     # --- the way in -----------------------------------------------------------------------------
 
@@ -167,7 +174,7 @@ class Hub:
         old = self._attached.get(agent.id)
         if old is None or self._suspected.get(agent.id, -inf) < trio.current_time():
             return None
-        if not await _shows_life(old.tunnel):
+        if not await _shows_life(old):
             return None
         self._suspected[agent.id] = trio.current_time() + _SUSPECT_SECONDS
         log.error(
@@ -185,32 +192,41 @@ class Hub:
         The configuration may have changed since the agent was let in: then it ends at once.
         """
         stream.waits.deadline = inf
-        attached: _Attached
-        tunnel = _AgentTunnel(
-            stream,
-            lambda: self._leaves(attached),
-            lambda reason: self._lost(attached, reason),
-        )
-        attached = _Attached(agent.id, agent.token_hash, tunnel, visitor, peer, trio.current_time())
-        if self.draining or not self._may_stay(attached):
+        tunnel = _AgentTunnel(self, agent, stream, visitor, peer)
+        if self.draining or not self._may_stay(tunnel):
             tunnel.leave("the configuration no longer lets it in")
             return
-        self._replace(attached)
+        self._replace(tunnel)
         log.info("agent %s connected from %s, version %s", agent.id, peer, visitor.version or "?")
         self._on_connect(agent.id)
+        if visitor.reports:
+            tunnel.reports = Reports(tunnel, agent.id)
+            tunnel.reports.ask()
+        self._newcomers += 1
+        if self._newcomers == _BURST:
+            trio.lowlevel.spawn_system_task(self._tidy_up_later)
         await tunnel.run()
 
-    def _replace(self, newest: _Attached) -> None:
+    async def _tidy_up_later(self) -> None:
+        """Give back memory once a burst is over; Trio cancels it at the end of the run."""
+        before = 0
+        while before != self._newcomers:
+            before = self._newcomers
+            await trio.sleep(_BURST_SECONDS)
+        self._newcomers = 0
+        give_back_memory()
+
+    def _replace(self, newest: _AgentTunnel) -> None:
         old = self._attached.pop(newest.agent_id, None)
         self._attached[newest.agent_id] = newest
         if old is None:
             return
         self._suspect(newest)
         reason = f"replaced by a newer connection from {newest.peer}"
-        old.tunnel.leave(reason)
+        old.leave(reason)
         self._tell_lost(old, reason)
 
-    def _suspect(self, newest: _Attached) -> None:
+    def _suspect(self, newest: _AgentTunnel) -> None:
         """Count a replacement; so many in so short a time are not a network's doing."""
         agent_id, now = newest.agent_id, newest.since
         times = self._replaced.setdefault(agent_id, deque(maxlen=_TWIN_COUNT))
@@ -225,18 +241,18 @@ class Hub:
                 _TWIN_SECONDS,
             )
 
-    def _lost(self, attached: _Attached, reason: str) -> None:
+    def _lost(self, attached: _AgentTunnel, reason: str) -> None:
         """A tunnel ended, in this very step. A replaced one was told of already."""
         if self._attached.get(attached.agent_id) is attached:
             del self._attached[attached.agent_id]
             self._tell_lost(attached, reason)
 
-    def _tell_lost(self, attached: _Attached, reason: str) -> None:
+    def _tell_lost(self, attached: _AgentTunnel, reason: str) -> None:
         held = trio.current_time() - attached.since
         log.info("agent %s disconnected after %.0f s: %s", attached.agent_id, held, reason)
         self._on_disconnect(attached.agent_id, reason)
 
-    def _leaves(self, attached: _Attached) -> None:
+    def _leaves(self, attached: _AgentTunnel) -> None:
         """The agent said GoAway; its streams go on."""
         if self._attached.get(attached.agent_id) is attached:
             log.info("agent %s is leaving: no new requests go to it", attached.agent_id)
@@ -254,13 +270,18 @@ class Hub:
         attached = self._attached.get(agent_id)
         if attached is None:
             raise AgentDisconnected(f"agent {agent_id} is not connected")
-        return await attached.tunnel.open(
+        return await attached.open(
             host, port, request_id=request_id, timeout_seconds=timeout_seconds
         )
 
     def is_connected(self, agent_id: str) -> bool:
         """Whether the agent has a tunnel."""
         return agent_id in self._attached
+
+    def status_of(self, agent_id: str) -> AgentStatus | None:
+        """One agent, if it is connected."""
+        attached = self._attached.get(agent_id)
+        return None if attached is None else _status(attached, trio.current_time())
 
     def status(self) -> list[AgentStatus]:
         """The connected agents, by id."""
@@ -279,7 +300,7 @@ class Hub:
             for agent_id in table.keys() - self.agents.keys():
                 del table[agent_id]
 
-    def _may_stay(self, attached: _Attached) -> bool:
+    def _may_stay(self, attached: _AgentTunnel) -> bool:
         """Whether the agent is still declared, enabled, and has a hash that it had when it came.
 
         The secret itself is not kept, so of two hashes either may have been the one: withdrawing
@@ -290,9 +311,9 @@ class Hub:
             return False
         return not set(agent.token_hash).isdisjoint(attached.token_hash)
 
-    def _say_goodbye(self, attached: _Attached, why: str) -> None:
+    def _say_goodbye(self, attached: _AgentTunnel, why: str) -> None:
         del self._attached[attached.agent_id]
-        attached.tunnel.leave(why)
+        attached.leave(why)
         self._tell_lost(attached, why)
 
     async def drain(self) -> None:
@@ -304,7 +325,7 @@ class Hub:
         try:
             async with trio.open_nursery() as nursery:
                 for attached in list(self._attached.values()):
-                    nursery.start_soon(attached.tunnel.drain)
+                    nursery.start_soon(attached.drain)
         finally:
             for attached in list(self._attached.values()):
                 self._say_goodbye(attached, "the server is leaving")
@@ -327,19 +348,22 @@ def _return_seconds() -> float:
     return random.uniform(1.0, _RETURN_SECONDS)
 
 
-def _status(attached: _Attached, now: float) -> AgentStatus:
-    tunnel = attached.tunnel
+def _status(tunnel: _AgentTunnel, now: float) -> AgentStatus:
+    reports = tunnel.reports
+    report = None if reports is None else reports.last
     return AgentStatus(
-        agent_id=attached.agent_id,
-        name=attached.visitor.name,
-        version=attached.visitor.version,
-        peer=attached.peer,
-        connected_seconds=now - attached.since,
-        proven_seconds_ago=now - max(tunnel.proven_at, attached.since),
+        agent_id=tunnel.agent_id,
+        name=tunnel.visitor.name,
+        version=tunnel.visitor.version,
+        peer=tunnel.peer,
+        connected_seconds=now - tunnel.since,
+        proven_seconds_ago=now - max(tunnel.proven_at, tunnel.since),
         round_trip_seconds=tunnel.round_trip,
         streams=tunnel.streams,
-        max_streams=attached.visitor.max_streams,
+        max_streams=tunnel.visitor.max_streams,
         received_bytes=tunnel.received,
         sent_bytes=tunnel.sent,
         leaving=tunnel.session.peer_going_away,
+        report=report,
+        reported_seconds_ago=None if reports is None or report is None else now - reports.at,
     )

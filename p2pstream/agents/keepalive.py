@@ -2,10 +2,13 @@
 
 Rules:
 
-1. A ping every `PING_SECONDS`, the first at once; answered within `PONG_SECONDS`.
+1. A ping every `PING_SECONDS`; answered within `PONG_SECONDS`. The first goes at once and the
+   second soon after it, because the first measures a cold start besides the path.
 2. A line full of bulk may delay the answer while bytes keep coming, which prove the peer as well:
    then it may take `_BUSY_EXTENSIONS` times longer. A silent peer gets no more than its time.
-3. The answers measure the round trip by which receive windows grow.
+3. Who begins something on a connection that was silent for `DOUBT_SECONDS` asks at once
+   (`doubt`), so a ghost is found by its first request and not only by the next ping in turn.
+4. The answers measure the round trip by which receive windows grow.
 """
 
 from __future__ import annotations
@@ -21,13 +24,25 @@ from p2pstream.wire.yamux.session import Session
 
 PING_SECONDS: Final = 20.0
 PONG_SECONDS: Final = 10.0
+_SECOND_PING_SECONDS: Final = 1.0
+# An agent that reports does so every five seconds: one that is there is rarely doubted.
+DOUBT_SECONDS: Final = 6.0
 _BUSY_EXTENSIONS: Final = 2
 
 
 class Keepalive:
     """The keepalive of one tunnel."""
 
-    __slots__ = ("_pinged_at", "_pong", "_session", "_value", "heard", "proven_at")
+    __slots__ = (
+        "_doubted",
+        "_pinged_at",
+        "_pong",
+        "_session",
+        "_value",
+        "heard",
+        "heard_at",
+        "proven_at",
+    )
 
     def __init__(self, session: Session) -> None:
         self._session = session
@@ -35,15 +50,19 @@ class Keepalive:
         """Trio time of the last answered ping."""
         self.heard = False
         """Something arrived since it was last looked at; the reader says so."""
+        self.heard_at = -inf
+        """Trio time, a sweep old at most, at which something arrived; the reader says so too."""
         self._value = 0
         self._pinged_at = 0.0
         self._pong = trio.Event()
+        self._doubted = trio.Event()
 
     async def run(self, send: Callable[[], object]) -> None:
         """Ping for ever; `send` is called after each was queued.
 
         Errors: `TunnelLost` when the peer is not there any more.
         """
+        pause = _SECOND_PING_SECONDS
         while True:
             self._value = (self._value + 1) & 0xFFFF_FFFF
             self._pinged_at = trio.current_time()
@@ -52,7 +71,10 @@ class Keepalive:
             self._session.ping(self._value)
             send()
             await self._wait_for_pong()
-            await trio.sleep_until(self._pinged_at + PING_SECONDS)
+            self._doubted = trio.Event()
+            with trio.move_on_at(self._pinged_at + pause):
+                await self._doubted.wait()
+            pause = PING_SECONDS
 
     async def _wait_for_pong(self) -> None:
         for _ in range(1 + _BUSY_EXTENSIONS):
@@ -64,6 +86,11 @@ class Keepalive:
             self.heard = False
         waited = trio.current_time() - self._pinged_at
         raise TunnelLost(f"no answer to a keepalive ping within {waited:.0f} s")
+
+    def doubt(self, now: float) -> None:
+        """Somebody is about to rely on the peer at `now` (Trio time): ask, if it was silent."""
+        if now - self.heard_at > DOUBT_SECONDS:
+            self._doubted.set()
 
     def take_pongs(self) -> None:
         """Look at the answers that the session received."""

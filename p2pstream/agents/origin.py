@@ -31,7 +31,14 @@ from p2pstream.errors import (
 from p2pstream.net.dial import connect, connect_first, is_literal, resolve
 from p2pstream.net.reactor import current_reactor
 from p2pstream.net.stream import Stream, TcpStream
-from p2pstream.wire.opening import ErrorKind, OpeningError, OpenRequest, Verdict
+from p2pstream.wire.opening import (
+    ErrorKind,
+    OpeningError,
+    OpenRequest,
+    ReportRequest,
+    Verdict,
+    parse_request,
+)
 
 # The server sends its opening together with the stream; longer means that it never will.
 _OPENING_SECONDS: Final = 10.0
@@ -59,10 +66,30 @@ class Refused(P2PStreamError):
         self.verdict = Verdict(False, kind, message)
 
 
-async def serve_stream(stream: TunnelStream, allow: Allow, has_room: bool) -> None:
-    """All of one stream. Errors: those of the stream; it is reset then."""
+async def receive_request(stream: TunnelStream) -> OpenRequest | ReportRequest | None:
+    """What the server asks for; None: no request came, and the stream was answered.
+
+    Errors: those of the stream.
+    """
+    stream.waits.deadline = current_reactor().after(_OPENING_SECONDS)
     try:
-        request = await _receive_request(stream)
+        return parse_request(await receive_opening(stream))
+    except OpeningError as error:
+        verdict = Verdict(False, error.kind, str(error))
+    except DeadlineExpired:
+        message = f"no opening within {_OPENING_SECONDS:.0f} s"
+        verdict = Verdict(False, ErrorKind.OPEN_REQUEST_TIMEOUT, message)
+    finally:
+        stream.waits.deadline = inf
+    await stream.send(verdict.encode())
+    return None
+
+
+async def serve_request(
+    stream: TunnelStream, request: OpenRequest, allow: Allow, has_room: bool
+) -> None:
+    """All of one stream after its opening. Errors: those of the stream; it is reset then."""
+    try:
         if not has_room:
             raise Refused(ErrorKind.AGENT_CAPACITY, "as many streams as were agreed are open")
         dialled = await _dial_while_wanted(stream, allow, request)
@@ -79,20 +106,6 @@ async def serve_stream(stream: TunnelStream, allow: Allow, has_room: bool) -> No
         dialled.stream.abort()
         raise
     dialled.stream.close()
-
-
-async def _receive_request(stream: TunnelStream) -> OpenRequest:
-    stream.waits.deadline = current_reactor().after(_OPENING_SECONDS)
-    try:
-        request = OpenRequest.parse(await receive_opening(stream))
-    except OpeningError as error:
-        raise Refused(error.kind, str(error)) from error
-    except DeadlineExpired as error:
-        message = f"no opening within {_OPENING_SECONDS:.0f} s"
-        raise Refused(ErrorKind.OPEN_REQUEST_TIMEOUT, message) from error
-    finally:
-        stream.waits.deadline = inf
-    return request
 
 
 async def _dial_while_wanted(

@@ -22,11 +22,20 @@ import trio
 
 from p2pstream.agents.allow import Allow
 from p2pstream.agents.backoff import Backoff
-from p2pstream.agents.bootstrap import Joined, RefusedByServer, Server, Unreachable, join
-from p2pstream.agents.origin import serve_stream
+from p2pstream.agents.bootstrap import (
+    MAX_STREAMS,
+    Joined,
+    RefusedByServer,
+    Server,
+    Unreachable,
+    join,
+)
+from p2pstream.agents.origin import receive_request, serve_request
+from p2pstream.agents.report import send_reports
 from p2pstream.agents.tunnel import Tunnel
 from p2pstream.agents.tunnel_stream import TunnelStream
 from p2pstream.errors import Fault, P2PStreamError, StreamError
+from p2pstream.wire.opening import ReportRequest
 
 log = logging.getLogger(__name__)
 
@@ -39,11 +48,22 @@ _RETURN_SECONDS: Final = 5.0
 class RemoteAgent:
     """One agent process's connections."""
 
-    def __init__(self, servers: Sequence[Server], *, allow: Allow, name: str = "") -> None:
-        """`name` is what the server shows; by default this host's."""
+    def __init__(
+        self,
+        servers: Sequence[Server],
+        *,
+        allow: Allow,
+        name: str = "",
+        max_streams: int = MAX_STREAMS,
+    ) -> None:
+        """`name` is what the server shows, by default this host's; `max_streams` holds for each
+        server (1-2048).
+        """
         self._servers = servers
         self._allow = allow
         self._name = name or socket.gethostname()
+        self._max_streams = max_streams
+        self._started_at = trio.current_time()
         self._leaving = trio.Event()
         self.tunnels: dict[str, Tunnel] = {}
         """The tunnels that are up, by server."""
@@ -57,6 +77,13 @@ class RemoteAgent:
     def drain(self) -> None:
         """Take no new streams, let those that run end, then leave."""
         self._leaving.set()
+
+    def cut(self) -> None:
+        """End every tunnel now, as a whole: its requests learn that the agent left, and not that
+        each of their origins did.
+        """
+        for tunnel in list(self.tunnels.values()):
+            tunnel.close()
 
     async def _stay_connected(self, server: Server) -> None:
         backoff = Backoff(random.random)
@@ -86,6 +113,7 @@ class RemoteAgent:
         delay = backoff.after_session(trio.current_time() - start)
         if told_to_go:
             delay = random.uniform(delay, _RETURN_SECONDS) if delay < _RETURN_SECONDS else delay
+            reason = "the server told us to leave"
         log.warning("%s: tunnel lost: %s; next attempt in %.1f s", server, reason, delay)
         return delay
 
@@ -97,7 +125,7 @@ class RemoteAgent:
         async def join_it() -> None:
             nonlocal joined, failure
             try:
-                joined = await join(server, self._name)
+                joined = await join(server, self._name, self._max_streams)
             except (RefusedByServer, Unreachable, Fault, StreamError) as error:
                 failure = error  # raised outside the nursery, which would wrap it
             nursery.cancel_scope.cancel()
@@ -122,11 +150,16 @@ class RemoteAgent:
 
         async def serve(stream: TunnelStream) -> None:
             nonlocal active
-            active += 1
-            try:
-                await serve_stream(stream, self._allow, active <= joined.max_streams)
-            finally:
-                active -= 1
+            request = await receive_request(stream)
+            if isinstance(request, ReportRequest):
+                await send_reports(stream, tunnel, lambda: active, self._started_at)
+            elif request is not None:
+                active += 1
+                try:
+                    has_room = active <= joined.max_streams
+                    await serve_request(stream, request, self._allow, has_room)
+                finally:
+                    active -= 1
 
         tunnel = Tunnel(joined.stream, client=True, serve=serve)
         self.tunnels[str(server)] = tunnel
@@ -151,12 +184,13 @@ async def run_agent(
     *,
     allow: Allow | None = None,
     name: str = "",
+    max_streams: int = MAX_STREAMS,
     grace_seconds: float = GRACE_SECONDS,
 ) -> None:
     """`p2pstream agent`: run until SIGTERM or SIGINT, then drain for `grace_seconds` at most; a
     second signal leaves at once.
     """
-    agent = RemoteAgent(servers, allow=allow or Allow(), name=name)
+    agent = RemoteAgent(servers, allow=allow or Allow(), name=name, max_streams=max_streams)
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async with trio.open_nursery() as nursery:
 
@@ -166,6 +200,7 @@ async def run_agent(
                 agent.drain()
                 with trio.move_on_after(grace_seconds):
                     await anext(signals)
+                agent.cut()
                 nursery.cancel_scope.cancel()
 
             nursery.start_soon(leave_when_told)

@@ -27,7 +27,7 @@ from typing import Final
 
 import trio
 
-from p2pstream.agents.keepalive import Keepalive
+from p2pstream.agents.keepalive import PONG_SECONDS, Keepalive
 from p2pstream.agents.sender import Sender
 from p2pstream.agents.tunnel_stream import TunnelStream
 from p2pstream.errors import (
@@ -41,6 +41,7 @@ from p2pstream.errors import (
     StreamError,
     TunnelLost,
 )
+from p2pstream.net.reactor import current_reactor
 from p2pstream.net.stream import Stream, TcpStream
 from p2pstream.wire.opening import OpeningError, OpeningReader, OpenRequest, Verdict
 from p2pstream.wire.yamux import stream as yamux
@@ -57,6 +58,9 @@ READ_BYTES: Final = 256 * 1024
 # at 10 Mbit/s, 128 KiB is a tenth of a second, the kernel's default of megabytes several.
 _UNSENT_IN_KERNEL: Final = 128 * 1024
 _TCP_NOTSENT_LOWAT: Final = 25  # tcp(7); the socket module does not name it
+# Bytes that the peer's kernel has not acknowledged for so long, or has no room for, are as good as
+# an unanswered ping: a link that lost its other end under load is found in this time, not in 30 s.
+_UNTAKEN_MILLIS: Final = int(1_000 * PONG_SECONDS)
 
 Serve = Callable[[TunnelStream], Awaitable[None]]
 """What an agent does with a stream; when it returns, the stream is closed."""
@@ -73,23 +77,27 @@ class Tunnel:
         """Why the tunnel ended; None while it has not."""
         self.received = 0
         """Bytes that came over the connection, frames included."""
+        self.aside: yamux.Stream | None = None
+        """A stream that is no request's (`report`): not counted, and no draining waits for it."""
         self.sender = Sender(connection, self.session, news=self._pass_on_news, lost=self.end)
         self._connection = connection
         self._serve = serve
         self._nursery: trio.Nursery | None = None
         self._keepalive = Keepalive(self.session)
-        self._slots = trio.Semaphore(ACCEPT_BACKLOG)  # the peer would have to refuse one more
-        self._lingering: set[yamux.Stream] = set()  # closed by us since the last ping, ...
-        self._lingering_longer: set[yamux.Stream] = set()  # ... or before it; not by the peer
+        self._unanswered = 0  # streams that we opened and the peer has not answered
+        self._line: trio.lowlevel.ParkingLot | None = None  # who waits to open one more
+        self._lingering: list[yamux.Stream] = []  # closed by us since the last ping, ...
+        self._lingering_longer: list[yamux.Stream] = []  # ... or before it; not by the peer
         self._idle: trio.Event | None = None  # no stream is open, while draining
-        limit_unsent(connection)
+        prepare_connection(connection)
 
     # --- what the program asks -----------------------------------------------------------------
 
     @property
     def streams(self) -> int:
-        """How many streams are open."""
-        return len(self.session.streams)
+        """How many streams are open, the one `aside` apart."""
+        streams, aside = self.session.streams, self.aside
+        return len(streams) - (aside is not None and aside.id in streams)
 
     @property
     def sent(self) -> int:
@@ -114,8 +122,11 @@ class Tunnel:
                 if self.reason is not None:
                     return
                 nursery.start_soon(self._ending_with_it, self.sender.run)
-                nursery.start_soon(self._ending_with_it, self._keep_alive)
-                await self._ending_with_it(self._read)
+                nursery.start_soon(self._ending_with_it, self._keepalive.run, self._reset_lingering)
+                try:
+                    await self._read()
+                except StreamError as error:
+                    self._ended_by(error)
                 nursery.cancel_scope.cancel()
         finally:
             self.end(TunnelLost("the tunnel was shut down"))
@@ -133,24 +144,29 @@ class Tunnel:
         Errors: `AgentDisconnected`, `AgentDialFailed`, `AgentDialTimeout`.
         """
         deadline = trio.current_time() + timeout_seconds
-        await self._take_slot(deadline, timeout_seconds)
+        if self._unanswered < ACCEPT_BACKLOG:  # the peer would have to refuse one more
+            self._unanswered += 1
+        else:
+            await self._wait_in_line(deadline, timeout_seconds)
         try:
             return await self._open(OpenRequest(request_id, host, port), deadline, timeout_seconds)
         finally:
-            self._slots.release()
+            if self._line:  # the place goes to who has waited longest
+                self._line.unpark()
+            else:
+                self._unanswered -= 1
 
-    async def _take_slot(self, deadline: float, timeout_seconds: float) -> None:
-        """Wait in line while the agent has as many unanswered streams as a Yamux peer takes."""
+    async def _wait_in_line(self, deadline: float, timeout_seconds: float) -> None:
+        """Take over the place of a stream that was answered, or failed."""
+        if self._line is None:
+            self._line = trio.lowlevel.ParkingLot()
         try:
-            self._slots.acquire_nowait()
-        except trio.WouldBlock:
-            try:
-                with trio.fail_at(deadline):
-                    await self._slots.acquire()
-            except trio.TooSlowError:
-                raise AgentDialTimeout(
-                    f"the agent left {ACCEPT_BACKLOG} streams unanswered for {timeout_seconds:g} s"
-                ) from None
+            with trio.fail_at(deadline):
+                await self._line.park()
+        except trio.TooSlowError:
+            raise AgentDialTimeout(
+                f"the agent left {ACCEPT_BACKLOG} streams unanswered for {timeout_seconds:g} s"
+            ) from None
 
     async def _open(
         self, request: OpenRequest, deadline: float, timeout_seconds: float
@@ -160,6 +176,7 @@ class Tunnel:
         try:
             self.session.send(stream.core, request.encode())
             self.push()
+            self._keepalive.doubt(current_reactor().now)
             verdict = Verdict.parse(await receive_opening(stream))
             if not verdict.ok:
                 raise verdict.fault()
@@ -227,7 +244,7 @@ class Tunnel:
         elif core.sending and not core.fin_queued:
             session.finish(core)
         if core.id in session.streams:
-            self._lingering.add(core)
+            self._lingering.append(core)
         self.push()
 
     def reset_stream(self, core: yamux.Stream) -> None:
@@ -246,17 +263,22 @@ class Tunnel:
 
     # --- the three tasks -----------------------------------------------------------------------
 
-    async def _ending_with_it(self, task: Callable[[], Awaitable[None]]) -> None:
+    async def _ending_with_it(self, task: Callable[..., Awaitable[None]], *args: object) -> None:
         """Run `task`; a `StreamError` out of it ends the tunnel."""
         try:
-            await task()
+            await task(*args)
         except StreamError as error:
-            self.end(error if isinstance(error, TunnelLost) else TunnelLost(str(error)))
+            self._ended_by(error)
+
+    def _ended_by(self, error: StreamError) -> None:
+        self.end(error if isinstance(error, TunnelLost) else TunnelLost(str(error)))
 
     async def _read(self) -> None:
         receive = self._connection.receive
         session = self.session
         keepalive = self._keepalive
+        reactor = current_reactor()
+        keepalive.heard_at = reactor.now
         while True:
             data = await receive(READ_BYTES)
             if not data:
@@ -264,6 +286,7 @@ class Tunnel:
                 raise TunnelLost("the peer closed the connection")
             self.received += len(data)
             keepalive.heard = True
+            keepalive.heard_at = reactor.now
             try:
                 session.receive_data(data)
             except ProtocolError as error:
@@ -280,9 +303,9 @@ class Tunnel:
                 self.push()
             if len(data) == READ_BYTES:
                 await trio.lowlevel.checkpoint()  # who got something takes it before we go on
-
-    async def _keep_alive(self) -> None:
-        await self._keepalive.run(self._reset_lingering)
+            # A few bytes at the front of what was a large buffer would pin it while we wait: a
+            # thousand tunnels that heard a ping each kept 16 KB so.
+            del data
 
     # --- details -------------------------------------------------------------------------------
 
@@ -322,14 +345,14 @@ class Tunnel:
             stream.abort()
 
     def _note_idle(self) -> None:
-        if self._idle is not None and not self.session.streams:
+        if self._idle is not None and not self.streams:
             self._idle.set()
 
     def _reset_lingering(self) -> None:
         """Streams that we closed before the last ping and the peer still has not: cut them."""
         for core in self._lingering_longer:
             self.session.reset(core)
-        self._lingering_longer, self._lingering = self._lingering, set()
+        self._lingering_longer, self._lingering = self._lingering, []
         self.push()
 
     def _say_goodbye(self, error: ProtocolError) -> None:
@@ -369,9 +392,13 @@ def _fault_of(error: BaseException, timeout_seconds: float) -> Fault | None:
     return None
 
 
-def limit_unsent(connection: Stream) -> None:
-    """Keep the kernel's queue short, so that frames are ordered by us and not by it."""
+def prepare_connection(connection: Stream) -> None:
+    """Keep the kernel's queue short, so that frames are ordered by us and not by it; and let it
+    tell of a network that takes nothing of ours, where that comes before a keepalive's turn.
+    """
     while (inner := getattr(connection, "inner", None)) is not None:
         connection = inner
     if isinstance(connection, TcpStream):
-        connection.sock.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, _UNSENT_IN_KERNEL)
+        sock = connection.sock
+        sock.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, _UNSENT_IN_KERNEL)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _UNTAKEN_MILLIS)

@@ -21,14 +21,24 @@ def add_to(app: typer.Typer) -> None:
 
 def agent(
     token: Annotated[
-        str, typer.Option(envvar="P2PSTREAM_TOKEN", help="What `agents create` printed.")
-    ] = "",
+        list[str] | None,
+        typer.Option(
+            envvar="P2PSTREAM_TOKEN",
+            help="What `agents create` printed; repeat for servers with a token each. `ps` shows it"
+            " to everybody on this host until the program hides it: --token-file never does.",
+            metavar="TOKEN",
+        ),
+    ] = None,
     token_file: Annotated[
-        Path | None, typer.Option(help="A file that holds the token, instead.", metavar="FILE")
+        list[Path] | None,
+        typer.Option(help="A file that holds a token, instead; repeat for more.", metavar="FILE"),
     ] = None,
     server: Annotated[
         list[str] | None,
-        typer.Option(help="Dial this server instead of the token's; repeat for several at once."),
+        typer.Option(
+            help="Dial this server instead of the token's; repeat for several at once.",
+            metavar="URL",
+        ),
     ] = None,
     allow: Annotated[
         list[str] | None,
@@ -39,13 +49,24 @@ def agent(
     allow_insecure: Annotated[
         bool, typer.Option(help="Accept a plain-http server that is not on loopback.")
     ] = False,
+    max_streams: Annotated[
+        int,
+        typer.Option(
+            help="Connections to origins at once, for each server.",
+            metavar="NUMBER",
+            min=1,
+            max=2048,
+        ),
+    ] = 2048,
     name: Annotated[str, typer.Option(help="What the server shows; this host's name.")] = "",
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
     log_format: Annotated[str, typer.Option(help="text or json.")] = "text",
 ) -> None:
     """Dial in and serve the origins of this host until SIGTERM.
 
-    Example: p2pstream agent --token p2ps_...
+    SIGTERM lets what runs end, for half a minute at most; a second one does not wait.
+
+    Example: p2pstream agent --token-file /etc/p2pstream/agent.token --allow nas.lan:443
     """
     import trio
 
@@ -53,15 +74,18 @@ def agent(
     from p2pstream.agents.bootstrap import servers_of
     from p2pstream.agents.credentials import Token
     from p2pstream.agents.remote import run_agent
+    from p2pstream.cli.hide import hide_argument
     from p2pstream.cli.limits import raise_descriptor_limit
     from p2pstream.net.tuning import tune_allocator, tune_collector
     from p2pstream.observe import logs
 
-    text = _token_text(token, token_file)
+    for given in token or ():
+        hide_argument(given)
+    texts = _token_texts(token or (), token_file or ())
     try:
-        parsed = Token.parse(text)
+        tokens = [Token.parse(text) for text in texts]
         rules = Allow.parse(allow or ())
-        servers = servers_of([parsed], server or (), allow_insecure=allow_insecure)
+        servers = servers_of(tokens, server or (), allow_insecure=allow_insecure)
     except (ValueError, CommandError) as error:
         raise typer.BadParameter(str(error)) from error
     logs.configure(
@@ -70,23 +94,28 @@ def agent(
 
     async def main() -> None:
         tune_collector()
-        await run_agent(servers, allow=rules, name=name)
+        await run_agent(servers, allow=rules, name=name, max_streams=max_streams)
 
     tune_allocator()
     raise_descriptor_limit()
     trio.run(main)
 
 
-def _token_text(token: str, token_file: Path | None) -> str:
-    if token_file is None:
-        if not token:
-            raise typer.BadParameter("needs a token: --token, --token-file or P2PSTREAM_TOKEN")
-        return token
+def _token_texts(tokens: Sequence[str], files: Sequence[Path]) -> list[str]:
+    """Every token given; files stand for what is in the environment."""
+    if files:
+        return [_read(file) for file in files]
+    if not tokens:
+        raise typer.BadParameter("needs a token: --token, --token-file or P2PSTREAM_TOKEN")
+    return list(tokens)
+
+
+def _read(file: Path) -> str:
     try:
-        return token_file.read_text()
+        return file.read_text()
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not a text file"
-        raise CommandError(f"{token_file}: {reason.lower()}") from error
+        raise CommandError(f"{file}: {reason.lower()}") from error
 
 
 def _one_of(option: str, value: str, known: Sequence[str]) -> str:

@@ -44,6 +44,7 @@ _MODES: Final = ("fixed", "adaptive")
 _PREFIX: Final = "x-p2pstream-"
 _STREAMS_FIELD: Final = f"{_PREFIX}tunnel-max-concurrent-streams"
 _MODE_FIELD: Final = f"{_PREFIX}tunnel-capacity-mode"
+_REPORTS_FIELD: Final = f"{_PREFIX}agent-reports"
 _VERSION_FIELD: Final = f"{_PREFIX}tunnel-version"
 # RFC 9110 §15.5.22: a 426 names what to change to.
 _UPGRADE_FIELDS: Final[Headers] = (("connection", "Upgrade"), ("upgrade", PROTOCOL))
@@ -75,6 +76,7 @@ def check(request: Request, agents: Mapping[str, Agent]) -> tuple[Agent, Visitor
         name=_free_text(request, f"{_PREFIX}agent-name"),
         version=_free_text(request, f"{_PREFIX}agent-version"),
         max_streams=streams,
+        reports=(request.header(_REPORTS_FIELD) or "").strip() == "1",
     )
     return agent, visitor
 

@@ -27,6 +27,17 @@ def tune_allocator() -> None:
         mallopt(_M_TRIM_THRESHOLD, _TRIM_THRESHOLD)
 
 
+def give_back_memory() -> None:
+    """Return to the kernel what a burst of work left free between what lives on (malloc_trim(3)).
+
+    Takes some 5 ms at 50 MB of heap, 30 ms at 600 MB: not for the hot path. Does nothing where the
+    C library has no such call.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+
+
 def tune_collector() -> None:
     """Keep the cyclic collector away from what lives as long as the process (gc docs, `freeze`)."""
     gc.collect()

@@ -5,6 +5,9 @@
     server -> agent   {"version":1,"request_id":"...","network":"tcp","address":"host:port"}
     agent -> server   {"ok":true}   or   {"ok":false,"error_kind":"...","error":"..."}
 
+A request with `"network":"report"` and no address asks for the agent's reports (`wire.report`);
+it goes only to agents that announced them.
+
 Rules:
 
 1. What we need is checked strictly, and what is wrong is said; keys we do not know are ignored.
@@ -99,26 +102,48 @@ class OpenRequest:
 
     @classmethod
     def parse(cls, payload: bytes) -> OpenRequest:
-        """Read the JSON of a request. Errors: `OpeningError`."""
-        message = _parse_object(payload)
-        version = message.get("version")
-        if type(version) is not int:
-            raise OpeningError(f"version: an integer is needed, got {_show(version)}")
-        if version != VERSION:
-            raise OpeningError(
-                f"version {version}, this agent speaks {VERSION}", ErrorKind.UNSUPPORTED_VERSION
-            )
-        request_id = _string(message, "request_id")
-        if len(request_id) > _MAX_REQUEST_ID:
-            raise OpeningError(f"request_id: at most {_MAX_REQUEST_ID} characters")
-        network = _string(message, "network")
-        if network != "tcp":
-            raise OpeningError(f"network: only tcp is known, got {_show(network)}")
-        host, port = parse_address(_string(message, "address"))
-        trace_timings = message.get("trace_timings", False)
-        if not isinstance(trace_timings, bool):
-            raise OpeningError(f"trace_timings: true or false, got {_show(trace_timings)}")
-        return cls(request_id, host, port, trace_timings)
+        """Read the JSON of a request for a connection. Errors: `OpeningError`."""
+        request = parse_request(payload)
+        if not isinstance(request, cls):
+            raise OpeningError("network: only tcp is known here")
+        return request
+
+
+@frozen
+class ReportRequest:
+    """The server asks for the agent's reports on this stream."""
+
+    request_id: str = "report"
+
+    def encode(self) -> bytes:
+        """The whole frame."""
+        message = {"version": VERSION, "request_id": self.request_id, "network": "report"}
+        return _encode(message)
+
+
+def parse_request(payload: bytes) -> OpenRequest | ReportRequest:
+    """Read the JSON of whatever the server may ask. Errors: `OpeningError`."""
+    message = _parse_object(payload)
+    version = message.get("version")
+    if type(version) is not int:
+        raise OpeningError(f"version: an integer is needed, got {_show(version)}")
+    if version != VERSION:
+        raise OpeningError(
+            f"version {version}, this agent speaks {VERSION}", ErrorKind.UNSUPPORTED_VERSION
+        )
+    request_id = _string(message, "request_id")
+    if len(request_id) > _MAX_REQUEST_ID:
+        raise OpeningError(f"request_id: at most {_MAX_REQUEST_ID} characters")
+    network = _string(message, "network")
+    if network == "report":
+        return ReportRequest(request_id)
+    if network != "tcp":
+        raise OpeningError(f"network: only tcp and report are known, got {_show(network)}")
+    host, port = parse_address(_string(message, "address"))
+    trace_timings = message.get("trace_timings", False)
+    if not isinstance(trace_timings, bool):
+        raise OpeningError(f"trace_timings: true or false, got {_show(trace_timings)}")
+    return OpenRequest(request_id, host, port, trace_timings)
 
 
 @frozen

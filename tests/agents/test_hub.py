@@ -15,13 +15,11 @@ from p2pstream.config.scalars import TokenHash
 from p2pstream.errors import (
     AgentDialFailed,
     AgentDisconnected,
-    StreamBroken,
-    StreamClosed,
     TunnelLost,
 )
-from p2pstream.net.reactor import Waits
-from p2pstream.net.stream import Bytes, Stream
+from p2pstream.net.stream import Stream
 from p2pstream.wire.opening import ErrorKind, OpenRequest, Verdict
+from tests.agents.memory import memory_pair
 
 OLD, NEW = TokenHash.of("old"), TokenHash.of("new")
 ONE = Agent("one", (OLD,))
@@ -37,61 +35,6 @@ async def echo(stream: TunnelStream) -> None:
     await stream.send(Verdict(True).encode())
     while data := await stream.receive(65_536):
         await stream.send(data)
-
-
-class MemoryStream(Stream):
-    """One end of a link in memory, so that a mock clock never races the kernel."""
-
-    def __init__(self) -> None:
-        self.peer: MemoryStream
-        self._arrived = bytearray()
-        self._closed = False
-        self._waits = Waits()
-
-    @property
-    def waits(self) -> Waits:
-        return self._waits
-
-    async def receive(self, max_bytes: int) -> bytes:
-        while not self._arrived and not self.peer._closed and not self._closed:
-            await self._waits.wait_read()
-        if self._closed:
-            raise StreamClosed("closed")
-        data = bytes(self._arrived[:max_bytes])
-        del self._arrived[:max_bytes]
-        return data
-
-    def try_send(self, data: Bytes) -> int:
-        if self._closed or self.peer._closed:
-            raise StreamBroken("gone")
-        self.peer._arrived += data
-        self.peer._waits.wake_read()
-        return len(data)
-
-    async def send(self, data: Bytes) -> None:
-        self.try_send(data)
-
-    async def flush(self) -> None:
-        await trio.lowlevel.checkpoint()
-
-    async def send_eof(self) -> None:
-        raise NotImplementedError
-
-    def close(self) -> None:
-        self._closed = True
-        self._waits.fail(StreamClosed("closed"))
-        self.peer._waits.wake_read()
-
-    abort = close
-
-    def is_quiet(self) -> bool:
-        return not self._arrived
-
-
-def memory_pair() -> tuple[MemoryStream, MemoryStream]:
-    near, far = MemoryStream(), MemoryStream()
-    near.peer, far.peer = far, near
-    return near, far
 
 
 @define
@@ -346,3 +289,22 @@ async def test_status_tells_of_each(field: Field, autojump_clock: trio.testing.M
     assert one.received_bytes > two.received_bytes > 0
     assert one.sent_bytes > two.sent_bytes > 0
     stream.close()
+
+
+async def test_memory_is_given_back_once_after_a_burst_of_newcomers(
+    field: Field, monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
+) -> None:
+    given_back: list[float] = []
+    monkeypatch.setattr(
+        "p2pstream.agents.hub.give_back_memory", lambda: given_back.append(trio.current_time())
+    )
+    for _ in range(150):
+        await field.connect(answers=False)
+        await trio.sleep(0.1)
+    assert given_back == []
+    await trio.sleep(100)
+    assert len(given_back) == 1
+    for _ in range(99):
+        await field.connect(answers=False)
+    await trio.sleep(100)
+    assert len(given_back) == 1

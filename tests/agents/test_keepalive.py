@@ -8,7 +8,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from p2pstream.agents.keepalive import PING_SECONDS, PONG_SECONDS, Keepalive
+from p2pstream.agents.keepalive import DOUBT_SECONDS, PING_SECONDS, PONG_SECONDS, Keepalive
 from p2pstream.errors import TunnelLost
 from p2pstream.wire.yamux.session import Session
 
@@ -43,10 +43,11 @@ async def test_an_answering_peer_is_pinged_and_measured(autojump_clock: MockCloc
     assert peers.keepalive.proven_at == -inf
     start = trio.current_time()
     async with trio.open_nursery() as peers.nursery:
-        with trio.move_on_after(3 * PING_SECONDS + 1):
+        with trio.move_on_after(3 * PING_SECONDS + 2):
             await peers.keepalive.run(peers.send)
-    assert [at - start for at in peers.asked] == [i * PING_SECONDS for i in range(4)]
-    assert peers.keepalive.proven_at - start == 3 * PING_SECONDS + 0.25
+    turns = [1 + i * PING_SECONDS for i in range(4)]
+    assert [at - start for at in peers.asked] == [0, *turns]
+    assert peers.keepalive.proven_at - start == turns[-1] + 0.25
     assert peers.near.round_trip.seconds == 0.25
 
 
@@ -79,6 +80,35 @@ async def test_an_answer_may_be_late_while_bytes_come(
             with pytest.raises(TunnelLost, match="within 30 s"):
                 await peers.keepalive.run(peers.send)
         peers.nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize(
+    ("silent", "answers", "pings"),
+    [(DOUBT_SECONDS - 1, True, 2), (DOUBT_SECONDS + 1, True, 3), (DOUBT_SECONDS + 1, False, 3)],
+)
+async def test_who_begins_something_on_a_silent_connection_asks_at_once(
+    autojump_clock: MockClock, silent: float, answers: bool, pings: int
+) -> None:
+    peers = Peers(delay=0.25)
+    start = trio.current_time()
+    with trio.move_on_after(PING_SECONDS) as scope:
+        async with trio.open_nursery() as peers.nursery:
+
+            async def run() -> None:
+                with pytest.raises(TunnelLost):
+                    await peers.keepalive.run(peers.send)
+                assert trio.current_time() - start == pytest.approx(5 + PONG_SECONDS)
+
+            peers.nursery.start_soon(run)
+            await trio.sleep(5)
+            if not answers:
+                peers.delay = None
+            peers.keepalive.heard_at = trio.current_time() - silent
+            for _ in range(3):  # while an answer is waited for, nobody needs to ask again
+                peers.keepalive.doubt(trio.current_time())
+                await trio.sleep(0.01)
+    assert len(peers.asked) == pings
+    assert scope.cancelled_caught == answers
 
 
 async def test_old_and_foreign_answers_prove_nothing(autojump_clock: MockClock) -> None:

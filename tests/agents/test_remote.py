@@ -84,6 +84,7 @@ async def test_the_request_is_exactly_what_the_spec_says() -> None:
         "upgrade": "p2pstream-yamux",
         "authorization": "Bearer s3cret",
         "x-p2pstream-agent-id": "agent-1",
+        "x-p2pstream-agent-reports": "1",
         "x-p2pstream-tunnel-version": "1",
         "x-p2pstream-tunnel-max-concurrent-streams": str(MAX_STREAMS),
         "x-p2pstream-tunnel-capacity-mode": "fixed",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from math import inf
@@ -18,7 +19,7 @@ import trio.testing
 from attrs import define
 from trio.testing import MockClock
 
-from p2pstream.agents.keepalive import PING_SECONDS, PONG_SECONDS
+from p2pstream.agents.keepalive import DOUBT_SECONDS, PING_SECONDS, PONG_SECONDS
 from p2pstream.agents.tunnel import READ_BYTES, Tunnel, receive_opening
 from p2pstream.agents.tunnel_stream import TunnelStream
 from p2pstream.errors import (
@@ -31,10 +32,13 @@ from p2pstream.errors import (
     TunnelLost,
 )
 from p2pstream.net.reactor import Waits, current_reactor
-from p2pstream.net.stream import Bytes, Stream
+from p2pstream.net.stream import Bytes, Stream, TcpStream
+from p2pstream.net.tls import client_context
+from p2pstream.net.tls_stream import TlsStream
 from p2pstream.wire.opening import ErrorKind, OpenRequest, Verdict
-from p2pstream.wire.yamux.frame import Flag, Frame, FrameType
+from p2pstream.wire.yamux.frame import HEADER_BYTES, Flag, Frame, FrameType
 from p2pstream.wire.yamux.streams import ACCEPT_BACKLOG
+from p2pstream.wire.yamux.turns import MAX_CONTROL
 from p2pstream.wire.yamux.window import INITIAL_WINDOW
 
 KERNEL: Final = 128 * 1024  # what a line holds before `try_send` takes no more
@@ -679,6 +683,33 @@ async def test_a_silent_peer_is_noticed_and_every_stream_told_at_once(
             stream.close()
 
 
+async def test_a_ghost_is_found_by_its_first_request(autojump_clock: MockClock) -> None:
+    """Not only by the ping in turn, which is 19 s away from here."""
+    async with tunnels(rate=1e6, delay=0.01) as pair:
+        await trio.sleep(2)
+        pair.agent_line.dead = True
+        await trio.sleep(DOUBT_SECONDS + 0.5)
+        start = trio.current_time()
+        with pytest.raises(AgentDialTimeout):
+            await open_to(pair.server)
+        await pair.server.leaving.wait()
+        assert trio.current_time() - start <= PONG_SECONDS + 0.1
+        assert "keepalive" in str(pair.server.reason)
+
+
+@pytest.mark.parametrize("wrapped", [False, True], ids=["tcp", "tls"])
+async def test_the_kernel_keeps_little_and_tells_of_what_nobody_takes(wrapped: bool) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        near = socket.create_connection(listener.getsockname())
+    near.setblocking(False)
+    stream: Stream = TcpStream(near)
+    Tunnel(TlsStream(stream, client_context(verify=False)) if wrapped else stream, client=True)
+    unsent = near.getsockopt(socket.IPPROTO_TCP, 25)  # TCP_NOTSENT_LOWAT
+    untaken = near.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
+    assert (unsent, untaken) == (128 * 1024, 1_000 * PONG_SECONDS)
+    stream.close()
+
+
 async def test_a_peer_that_takes_nothing_is_noticed_although_we_cannot_even_ask(
     autojump_clock: MockClock,
 ) -> None:
@@ -765,6 +796,53 @@ async def test_a_peer_that_breaks_the_protocol_is_told(autojump_clock: MockClock
     assert str(tunnel.reason) == "version 72, this is version 0"
     goodbye = Frame.parse(bytes(other.arrived[-12:]))
     assert (goodbye.type, goodbye.length) == (FrameType.GO_AWAY, 1)
+    other.close()
+
+
+def _pings(count: int) -> bytes:
+    return b"".join(Frame(FrameType.PING, Flag.SYN, 0, i).encode() for i in range(count))
+
+
+def _opens(count: int) -> bytes:
+    ids = range(1, 2 * count, 2)
+    return b"".join(Frame(FrameType.WINDOW_UPDATE, Flag.SYN, i, 0).encode() for i in ids)
+
+
+def _opens_and_resets(count: int) -> bytes:
+    flags = (Flag.SYN, Flag.RST)
+    ids = range(1, 2 * count, 2)
+    return b"".join(Frame(FrameType.DATA, flag, i, 0).encode() for i in ids for flag in flags)
+
+
+@pytest.mark.parametrize(
+    ("flood", "ends"),
+    [
+        (_pings(100_000), None),
+        (_opens(100_000), "the peer asks and does not read the answers"),
+        (_opens_and_resets(20_000), None),
+        (_pings(5) + Frame(FrameType.GO_AWAY, Flag(0), 0, 0).encode() * 20_000, None),
+        (Frame(FrameType.DATA, Flag.SYN, 1, 0).encode() + b"\0\0\0\0\0\0\0\1" * 1_000, "stream"),
+    ],
+    ids=["pings", "opens", "opens and resets", "go-aways", "data on a refused stream"],
+)
+async def test_a_flood_from_who_does_not_read_costs_no_more_than_a_bound(
+    autojump_clock: MockClock, flood: bytes, ends: str | None
+) -> None:
+    line, other = Line(rate=1e6), Line()  # nothing carries what is sent: it stays where it is
+    line.other, other.other = other, line
+    tunnel = Tunnel(line, client=False)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(tunnel.run)
+        for at in range(0, len(flood), READ_BYTES):
+            line.arrive(flood[at : at + READ_BYTES])
+            await trio.testing.wait_all_tasks_blocked()
+            assert len(tunnel.session._turns.control) <= MAX_CONTROL
+            assert len(tunnel.sender._unsent or b"") <= HEADER_BYTES * (MAX_CONTROL + 1)
+            assert tunnel.streams == 0
+        assert ends is None or ends in str(tunnel.reason)
+        assert (tunnel.reason is None) == (ends is None)
+        tunnel.close()
+        nursery.cancel_scope.cancel()
     other.close()
 
 

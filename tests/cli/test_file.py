@@ -114,6 +114,7 @@ def test_which_listener(run: Any, config: Path) -> None:
 
 def test_schema(run: Any) -> None:
     assert json.loads(run("schema").out)["type"] == "object"
+    assert json.loads(run("schema", "--openapi").out)["openapi"].startswith("3.1")
 
 
 def test_version(run: Any) -> None:

@@ -143,6 +143,15 @@ def test_who_comes_in(changes: dict[str, str | None], streams: int) -> None:
     assert visitor.max_streams == streams
 
 
+@pytest.mark.parametrize(
+    ("said", "reports"), [(None, False), ("", False), ("0", False), ("yes", False), (" 1 ", True)]
+)
+def test_an_agent_reports_if_it_says_that_it_can(said: str | None, reports: bool) -> None:
+    checked = check(request(x_p2pstream_agent_reports=said), AGENTS)
+    assert not isinstance(checked, Refused)
+    assert checked[1].reports is reports
+
+
 def test_what_an_agent_says_of_itself_is_cut_and_cleaned() -> None:
     checked = check(
         request(

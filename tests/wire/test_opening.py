@@ -16,8 +16,10 @@ from p2pstream.wire.opening import (
     OpeningError,
     OpeningReader,
     OpenRequest,
+    ReportRequest,
     Verdict,
     parse_address,
+    parse_request,
 )
 
 LABEL = st.text("abcdefghijklmnopqrstuvwxyz0123456789-", min_size=1, max_size=20)
@@ -123,7 +125,7 @@ def test_unknown_keys_are_ignored() -> None:
         ({"request_id": None}, "request_id: a string is needed, got None"),
         ({"request_id": 5}, "request_id: a string is needed, got 5"),
         ({"request_id": "x" * 257}, "request_id: at most 256"),
-        ({"network": "udp"}, "network: only tcp is known, got 'udp'"),
+        ({"network": "udp"}, "network: only tcp and report are known, got 'udp'"),
         ({"network": None}, "network: a string"),
         ({"address": None}, "address: a string"),
         ({"address": "localhost"}, "address: host:port"),
@@ -284,3 +286,11 @@ def test_a_long_error_is_cut_and_a_long_request_refused() -> None:
     assert Verdict.parse(payload_of(verdict.encode())).error == "x" * 1_024
     with pytest.raises(ValueError, match="are possible"):
         OpenRequest("x" * MAX_JSON_BYTES, "h", 1).encode()
+
+
+def test_reports_are_asked_for_without_an_address() -> None:
+    frame = ReportRequest("r-1").encode()
+    assert frame[4:] == b'{"version":1,"request_id":"r-1","network":"report"}'
+    assert parse_request(frame[4:]) == ReportRequest("r-1")
+    with pytest.raises(OpeningError, match="only tcp is known here"):
+        OpenRequest.parse(frame[4:])
