@@ -6,7 +6,9 @@ Rules:
 2. The bulkhead is `_serve_one`: whatever a handler raises ends its own connection, is logged and
    counted. (The other bulkhead is around probes.)
 3. Past `max_connections` accepting waits, and so it does while the system has no descriptor or
-   memory to give; the kernel's backlog holds who comes meanwhile.
+   memory to give; the kernel's backlog holds who comes meanwhile. Public clients never get the
+   last descriptors (`PUBLIC_SHARE`): without one for its connection to an origin a request fails,
+   and the origin looks dead; agents and operators could not connect.
 4. `close` stops accepting and touches no connection; when those end is their owner's decision.
 """
 
@@ -14,7 +16,10 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
+import resource
 import socket
+import sys
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
@@ -32,9 +37,15 @@ Handler = Callable[[TcpStream, str], Awaitable[None]]
 _BACKLOG: Final = 4_096
 # Connections taken before other tasks get their turn: about two milliseconds' worth.
 _BATCH: Final = 64
+# The share of the process's descriptors that public clients may reach. Where each is served by a
+# connection to an origin, twice as many are needed; but idle clients have none.
+PUBLIC_SHARE: Final = 0.75
 # How long accepting rests when there is nothing to accept with: long enough not to spin, short
 # enough that nobody notices once there is.
 _REST_SECONDS: Final = 0.1
+# So long after the last refusal it is over, and worth a line: clients that come and go at the
+# limit would fill the log otherwise.
+_CALM_SECONDS: Final = 5.0
 # The process or the system is out of descriptors, buffers or memory: accept(2).
 _EXHAUSTED: Final = frozenset([errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM])
 # How often another port is tried for "any port" when both families must have the same.
@@ -103,8 +114,9 @@ class Listening:
         *,
         max_connections: int,
         name: str = "listener",
+        share: float = 1.0,
     ) -> None:
-        """`name` is what the log calls it."""
+        """`name` is what the log calls it; `share`: of all descriptors, what it may reach."""
         self.sockets = tuple(sockets)
         self.handler = handler
         self.max_connections = max_connections
@@ -117,6 +129,10 @@ class Listening:
         self._name = name
         self._ended = trio.Event()  # set, and replaced, whenever a connection ends
         self._exhausted = False
+        self._refused_at = 0.0  # Trio time at which accepting last had to rest
+        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        # Descriptors are given out from the lowest.
+        self._ceiling = int(soft * share) if soft > 0 else sys.maxsize
 
     @property
     def port(self) -> int:
@@ -174,24 +190,36 @@ class Listening:
         serve_one = self._serve_one
         count = min(_BATCH, self.max_connections - self.active)
         for taken in range(count):
+            if self._exhausted:
+                self._look_for_room()
             try:
                 peer, address = accept()
             except BlockingIOError:
                 return taken
             except ConnectionAbortedError:
                 continue  # it left before its turn came
-            if self._exhausted:
-                self._exhausted = False
-                log.warning("%s: accepting again", self._name)
             peer.setblocking(False)
             self.active += 1
             self.accepted += 1
             start_soon(serve_one, peer, address[0])
+            if peer.fileno() >= self._ceiling:
+                raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
         return count
+
+    def _look_for_room(self) -> None:
+        """Whether the next descriptor is one for clients again. Errors: `OSError`, it is not."""
+        lowest = os.dup(self.sockets[0].fileno())
+        os.close(lowest)
+        if lowest >= self._ceiling:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        if trio.current_time() > self._refused_at + _CALM_SECONDS:
+            self._exhausted = False
+            log.warning("%s: accepting again", self._name)
 
     async def _rest(self, error: OSError) -> None:
         """Wait for better times; whoever called tries again."""
         if error.errno in _EXHAUSTED:
+            self._refused_at = trio.current_time()
             if not self._exhausted:
                 self._exhausted = True
                 log.error("%s: accepting rests: %s", self._name, error.strerror)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import resource
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -215,12 +216,48 @@ async def test_exhaustion_pauses_accepting_with_one_line_and_recovers(
     async with trio.open_nursery() as connections:
         connections.start_soon(listening.serve, connections)
         assert await call(listening.port) == b"hello"
+        sock.failures = [code] * 3  # soon after: still the same trouble
+        assert await call(listening.port) == b"hello"
+        assert len(caplog.records) == 1
+        await trio.sleep(listen._CALM_SECONDS + 1)
+        assert await call(listening.port) == b"hello"
         listening.close()
         connections.cancel_scope.cancel()
     assert [record.getMessage() for record in caplog.records] == [
         f"public: accepting rests: {os.strerror(code)}",
         "public: accepting again",
     ]
+
+
+async def test_clients_never_get_the_last_descriptors(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Real descriptors: past the share the rest wait, until some of those before them leave."""
+    used = len(os.listdir("/proc/self/fd"))
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (4 * used + 160, 4 * used + 160))
+    monkeypatch.setattr(listen, "_REST_SECONDS", 0.001)
+    (sock,) = bind("127.0.0.1", 0)
+    listening = Listening([sock], echo, max_connections=1000, name="public", share=0.5)
+    ceiling = 2 * used + 80
+    async with trio.open_nursery() as connections:
+        connections.start_soon(listening.serve, connections)
+        clients = [await dial_tcp("127.0.0.1", listening.port, 5) for _ in range(ceiling)]
+        await wait_until(lambda: listening._exhausted)
+        accepted = listening.accepted
+        assert accepted < ceiling
+        await trio.sleep(0.02)
+        assert listening.accepted == accepted
+        for number in range(0, ceiling, 2):  # the two ends of each are descriptors of ours
+            clients[number].close()
+        await wait_until(lambda: listening.accepted > accepted)
+        await clients[1].send(b"x")
+        assert await clients[1].receive(1) == b"x"
+        for client in clients:
+            client.close()
+        listening.close()
+        connections.cancel_scope.cancel()
+    lines = [record.getMessage() for record in caplog.records]
+    assert lines == [f"public: accepting rests: {os.strerror(errno.EMFILE)}"]
 
 
 async def test_a_connection_that_died_in_the_queue_is_passed_over(
