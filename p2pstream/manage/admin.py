@@ -1,7 +1,8 @@
 """The admin token, which `guard` asks for: kept as a hash, or generated.
 
 Without `admin_token_hash` a token is generated once and kept in `state_dir/admin-token` (0600), so
-that whoever can read that file, the operator on the host, is the administrator.
+that whoever can read that file, the operator on the host, is the administrator. A full disk or a
+crash leaves no half of it: an empty token would let everybody in.
 """
 
 from __future__ import annotations
@@ -33,10 +34,20 @@ def open_admin(config: Management, state_dir: Path) -> TokenHash:
     path = token_file(state_dir)
     try:
         if not path.exists():
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(descriptor, "w") as file:
-                file.write(secrets.token_urlsafe(_TOKEN_BYTES) + "\n")
+            _make(path)
             log.info("made an admin token: %s", path)
-        return TokenHash.of(path.read_text().strip())
+        token = path.read_text().strip()
     except OSError as error:
         raise CommandError(f"{path}: {(error.strerror or str(error)).lower()}") from error
+    if not token:
+        raise CommandError(f"{path}: has no token in it; remove the file, and one is made")
+    return TokenHash.of(token)
+
+
+def _make(path: Path) -> None:
+    """Write a new token, whole at any moment. Error: `OSError`."""
+    beside = path.with_name(f"{path.name}.{os.getpid()}")
+    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(secrets.token_urlsafe(_TOKEN_BYTES) + "\n")
+    beside.replace(path)

@@ -95,7 +95,7 @@ class Guard:
         if wait:
             faults = [f"too many wrong tokens; try again in {wait} s"]
             return refusal(faults, status=429, headers=(("retry-after", str(wait)),))
-        if self._admin().matches(token):
+        if token and self._admin().matches(token):
             self._throttle.right(client, now)
             return None
         if not exempt and self._throttle.wrong(client, now, alone=alone):
@@ -151,13 +151,19 @@ class Guard:
                 yield value
 
     def _is_our_page(self, request: Request) -> bool:
-        """Whether one of our own pages asks (rule 2)."""
+        """Whether one of our own pages asks (rule 2).
+
+        Where we are reached over TLS, a page of plain HTTP is none, whatever its host: anybody on
+        the way could have written it.
+        """
         if request.header("sec-fetch-site") == "same-origin":
             return True
         origin = request.header("origin")
         if origin is None:
             return False
         scheme, _, authority = origin.lower().partition("://")
+        if self._https and scheme != "https":
+            return False
         default = _DEFAULT_PORTS.get(scheme, "")
         own = (request.header("host") or "").strip().lower()
         return bool(own) and (

@@ -269,7 +269,7 @@ class History:
         start = WINDOWS["24h"].start(now)
         (began,) = run(tables.BEGAN).fetchone()
         began = started if began is None else began
-        return Past(self._slots(start, MINUTE), began, sessions, reloads[::-1], closed)
+        return Past(self._slots(start, now, MINUTE), began, sessions, reloads[::-1], closed)
 
     def window(self, name: str, now: float) -> Window:
         """What happened within one of `overview.WINDOWS`; slots of the step of its charts."""
@@ -278,19 +278,20 @@ class History:
         level = _LEVEL_NAMES[window.level]
         summary = Summary()
         for listener, route, target, agent, *numbers in self._connection.execute(
-            tables.SUMS_BY_PATH[level], (start,)
+            tables.SUMS_BY_PATH[level], (start, now)
         ):
             summary.paths[PathId(listener, route, target, agent)] = _count(numbers)
         for listener, route, target, agent, kind, count, seen in self._connection.execute(
-            tables.KINDS_BY_PATH[level], (start,)
+            tables.KINDS_BY_PATH[level], (start, now)
         ):
             path = PathId(listener, route, target, agent)
             summary.paths.setdefault(path, Count()).kinds[kind] = count
             summary.last_seen[kind] = max(seen, summary.last_seen.get(kind, seen))
-        return Window(self._slots(start, window.step), summary)
+        return Window(self._slots(start, now, window.step), summary)
 
-    def _slots(self, start: int, step: int) -> list[Slot]:
-        rows = self._connection.execute(tables.TOTALS_BY_STEP, {"start": start, "step": step})
+    def _slots(self, start: int, now: float, step: int) -> list[Slot]:
+        asked = {"start": start, "now": now, "step": step}
+        rows = self._connection.execute(tables.TOTALS_BY_STEP, asked)
         return [Slot(at, _count(numbers), agents) for at, agents, *numbers in rows]
 
 

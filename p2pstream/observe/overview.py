@@ -6,6 +6,7 @@ Rules:
    is 24 whole hours and the running one. So totals, charts and hotspots are of the same requests.
 2. Percentages are rounded down: 100 means that nothing failed.
 3. Where nothing was measured stands null: a percentile of no requests, agents that nobody counted.
+4. What a clock that was ahead has left in the future is not shown until its time comes.
 """
 
 from __future__ import annotations
@@ -80,7 +81,7 @@ def view(name: str, began: float, now: float, slots: Iterable[Slot], summary: Su
     """
     window = WINDOWS[name]
     start = window.start(now)
-    inside = [slot for slot in slots if slot.at >= start]
+    inside = [slot for slot in slots if start <= slot.at <= now]
     return {
         "window": name,
         "now": now,

@@ -6,7 +6,8 @@ Rules, at every level:
    a value that begins like one (`Bearer ...`). Better too much than too little.
 2. What the operator's file adds to requests is nobody's business, whatever it is called: the value
    is hidden by its field's name, and wherever an origin repeats it.
-3. URLs inside values (`Referer`, `Location`) lose user information and such parameters too.
+3. URLs inside values (`Referer`, `Location`, a query's `next=`) lose user information and such
+   parameters too, and so do paths (`;jsessionid=...`).
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ _PARAMETERS: Final = frozenset(
 _CREDENTIAL: Final = re.compile(
     r"(?:basic|bearer|digest|negotiate|ntlm|hmac|token|apikey|aws4-hmac-sha256)\s+\S", re.IGNORECASE
 )
-_USER: Final = re.compile(r"://[^/?#\s@]*@")
+_USER: Final = re.compile(r"://[^/?#\s]*@")
+_IN_PATH: Final = re.compile(r";([^;/=?#\s]*)=[^;/?#\s]*")
 _QUERY: Final = re.compile(r"(?<=[?#])[^?#\s]+")
 # A bare parameter this long is more likely a token than a flag.
 _LONG: Final = 16
@@ -44,7 +46,17 @@ _SHOWN: Final = 1_024
 
 def text(raw: bytes) -> str:
     """Bytes of a request as text, cut to what can be read."""
-    return _cut(_decoded(raw))
+    return _cut(decoded(raw))
+
+
+def path(raw: bytes) -> str:
+    """A path; rule 3."""
+    return _cut(_segments(decoded(raw)))
+
+
+def sentence(words: str) -> str:
+    """Words of ours that may repeat what a request said."""
+    return _cut(_value(words, ()))
 
 
 def fields(
@@ -58,17 +70,18 @@ def fields(
         if lower in hidden or _SPEAKING.search(label):
             value = REDACTED
         else:
-            value = _cut(_value(_decoded(raw), values))  # not before: half a secret is one
+            value = _cut(_value(decoded(raw), values))  # not before: half a secret is one
         shown.append([label, value])
     return shown
 
 
 def query(raw: bytes) -> str:
     """A query, without its `?`."""
-    return _cut(_parameters(_decoded(raw)))
+    return _cut(_parameters(decoded(raw)))
 
 
-def _decoded(raw: bytes) -> str:
+def decoded(raw: bytes) -> str:
+    """Bytes as text, whole: what is hidden is looked for in it."""
     return raw.decode("utf-8", "backslashreplace")
 
 
@@ -82,8 +95,20 @@ def _value(value: str, hidden: Iterable[str]) -> str:
     for one in hidden:
         if one in value:
             return REDACTED
-    value = _USER.sub(f"://{REDACTED}@", value)
+    value = _segments(_USER.sub(f"://{REDACTED}@", value))
     return _QUERY.sub(lambda found: _parameters(found[0]), value)
+
+
+def _segments(raw: str) -> str:
+    """Without the values of path parameters that speak of credentials (RFC 3986 §3.3)."""
+    return _IN_PATH.sub(
+        lambda found: f";{found[1]}={REDACTED}" if _speaks(found[1]) else found[0], raw
+    )
+
+
+def _speaks(name: str) -> bool:
+    plain = unquote_plus(name)
+    return plain.lower() in _PARAMETERS or _SPEAKING.search(plain) is not None
 
 
 def _parameters(raw: str) -> str:
@@ -92,13 +117,11 @@ def _parameters(raw: str) -> str:
 
 def _parameter(raw: str) -> str:
     name, equals, value = raw.partition("=")
-    plain = unquote_plus(name)
     if not equals:
-        return REDACTED if len(name) >= _LONG or _SPEAKING.search(plain) else raw
-    if (
-        _SPEAKING.search(plain)
-        or plain.lower() in _PARAMETERS
-        or _CREDENTIAL.match(unquote_plus(value))
-    ):
+        return REDACTED if len(name) >= _LONG or _SPEAKING.search(unquote_plus(name)) else raw
+    plain = unquote_plus(value)
+    if _speaks(name) or _CREDENTIAL.match(plain):
+        return f"{name}={REDACTED}"
+    if "%" in value and _value(plain, ()) != plain:  # a URL in a URL
         return f"{name}={REDACTED}"
     return raw

@@ -142,8 +142,9 @@ class Rollup:
             return
         self.unwritten.append(chunk)
         self._recent.append(chunk)
-        while self._recent and self._recent[0].at < self.now - _RECENT_SECONDS - MINUTE:
-            self._recent.popleft()
+        oldest = self.now - _RECENT_SECONDS - MINUTE
+        while self._recent and not oldest <= self._recent[0].at <= self.now:
+            self._recent.popleft()  # too old, or of a clock that was far ahead
 
     # --- the way to the history -----------------------------------------------------------------
 
@@ -173,12 +174,12 @@ class Rollup:
     def recent(self, start: float) -> list[Chunk]:
         """What moved since `start`, a minute's begin at most six minutes ago; may be kept."""
         running = self._running()
-        return [*(chunk for chunk in self._recent if chunk.at >= start), *running]
+        return [*(chunk for chunk in self._recent if start <= chunk.at <= self.now), *running]
 
     def waiting(self, start: float) -> list[Chunk]:
         """What moved since `start` and is not in the history yet; may be kept."""
         running = self._running()
-        return [*(chunk for chunk in self.unwritten if chunk.at >= start), *running]
+        return [*(chunk for chunk in self.unwritten if start <= chunk.at <= self.now), *running]
 
     def _running(self) -> list[Chunk]:
         """What is not sealed: a copy; or nothing, sealed now, if a copy would take long."""

@@ -7,6 +7,8 @@ Rules:
    retention (UTC). Sessions are told to the history as they begin, are named and end (`changed`).
 3. The uptime is of the time since the agent was first seen, but at most of the retention's whole
    days and today. While the server was not running nobody was connected.
+4. The wall clock may jump, by decades where a machine starts without knowing the time: what is kept
+   stays bounded, and while the clock is behind what it has shown, time stands still.
 """
 
 from __future__ import annotations
@@ -128,12 +130,16 @@ class Sessions:
         now = max(now, session.start)
         self._replace(known, evolve(session, end=now, reason=reason))
         known.day(now).disconnections += 1
-        _spread(known.days, session.start, now)
+        self._tally(known, session.start, now)
 
     def end_all(self, reason: str, now: float) -> None:
         """End what is open."""
         for agent in self._agents:
             self.end(agent, reason, now)
+
+    def _tally(self, known: _Agent, start: float, end: float) -> None:
+        """Add a time to its days, those of the retention alone (rule 4)."""
+        _spread(known.days, max(start, self._first_day(end) * DAY), end)
 
     def _replace(self, known: _Agent, session: Session) -> None:
         known.latest[-1] = session
@@ -155,7 +161,7 @@ class Sessions:
         known.latest.append(session)
         known.day(session.start).connections += 1
         known.day(session.end).disconnections += 1
-        _spread(known.days, session.start, session.end)
+        self._tally(known, session.start, session.end)
 
     def adopt(self, past: Sessions) -> None:
         """Take over what was remembered elsewhere, of a time before everything here."""
@@ -214,7 +220,8 @@ class Sessions:
                 "connected_since": None,
                 "last_seen": None,
             }
-        session = known.open
+        session, last = known.open, known.latest[-1]
+        now = max(now, last.start if last.end is None else last.end)  # rule 4
         first = self._first_day(now)
         days = [tally for day, tally in known.days.items() if day >= first]
         begin = max(known.first_seen, first * DAY)
@@ -226,7 +233,7 @@ class Sessions:
             "connections": sum(tally.connections for tally in days),
             "disconnections": sum(tally.disconnections for tally in days),
             "connected_since": None if session is None else session.start,
-            "last_seen": known.latest[-1].end,
+            "last_seen": last.end,
         }
 
     def history(self, agent: str, now: float) -> Json:

@@ -13,7 +13,9 @@ Reasons are worded as `explain` words them.
 from __future__ import annotations
 
 import base64
+import binascii
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any, Final
 
 from p2pstream.config.hosts import normalize_host
@@ -32,6 +34,8 @@ Json = dict[str, Any]
 
 # Routes that came before the one that matched: the nearest. Whoever wants all asks `explain`.
 _ROUTES: Final = 20
+# Fields of a scheme and what it takes (RFC 9110 §11.6.2).
+_CREDENTIALS: Final = (b"authorization", b"proxy-authorization")
 # Candidates not in the running: a target may have a thousand agents.
 _SKIPPED: Final = 50
 
@@ -56,7 +60,7 @@ def _received(trace: Trace, _: object, level: int) -> Json:
         return shown | {"method": "", "host": "", "path": "", "client": trace.hop.peer}
     shown["method"] = redact.text(head.method)
     shown["host"] = redact.text(head.authority)
-    shown["path"] = redact.text(head.path)
+    shown["path"] = redact.path(head.path)
     shown["client"] = trace.hop.client(head.fields)
     if level >= HEADERS:
         shown["headers"] = redact.fields(head.fields.lines)
@@ -99,7 +103,7 @@ def _target(_: Trace, more: Chosen, level: int) -> Json:
         "attempt": attempt,
     }
     if before is not None:
-        shown["why"] = f"{before.kind}: {before.detail}"
+        shown["why"] = redact.sentence(f"{before.kind}: {before.detail}")
     if level >= DETAILED:
         shown["skipped"] = _skipped(trail or [])
     return shown
@@ -153,12 +157,14 @@ def _configured(trace: Trace) -> Iterable[str]:
     if trace.target is None:
         return
     for line in trace.target.headers.configured.split(b"\r\n"):
-        value = line.partition(b":")[2].strip().decode("utf-8", "backslashreplace")
-        yield value
-        scheme, _, credentials = value.partition(" ")
-        if scheme == "Basic":
-            yield credentials
-            yield base64.b64decode(credentials).decode("utf-8").partition(":")[2]
+        name, _, value = line.partition(b":")
+        yield redact.decoded(value.strip())
+        if name.strip().lower() in _CREDENTIALS:
+            credentials = value.strip().partition(b" ")[2].strip()
+            yield redact.decoded(credentials)
+            with suppress(binascii.Error):  # of Basic: the password alone (RFC 7617)
+                plain = base64.b64decode(credentials, validate=True)
+                yield redact.decoded(plain.partition(b":")[2])
 
 
 Ended = tuple[int, Fault | None, int, int, int, list[Skipped] | None]
@@ -172,7 +178,7 @@ def _ended(trace: Trace, more: Ended, level: int) -> Json:
     if fault is None:
         return shown
     shown["error_kind"] = fault.kind
-    shown["why"] = fault.detail
+    shown["why"] = redact.sentence(fault.detail)
     if level >= DETAILED:
         if isinstance(fault, NoRoute):
             shown["considered"] = _considered(trace, None)

@@ -100,16 +100,17 @@ ADD_TOTAL: Final = f"""INSERT INTO totals (at, agents, {_LIST}) VALUES (?, ?, {_
 
 BEGAN: Final = "SELECT min(at) FROM totals"
 TOTALS_BY_STEP: Final = f"""SELECT at / :step * :step, min(agents), {_SUMS} FROM totals
-    WHERE at >= :start GROUP BY 1 ORDER BY 1"""
+    WHERE at BETWEEN :start AND :now GROUP BY 1 ORDER BY 1"""
 SUMS_BY_PATH: Final = {
     level: f"""SELECT listener, nullif(route, ''), nullif(target, ''), nullif(agent, ''), {_SUMS}
-        FROM {level} JOIN paths ON paths.id = path WHERE at >= ? GROUP BY path"""
+        FROM {level} JOIN paths ON paths.id = path WHERE at BETWEEN ? AND ? GROUP BY path"""
     for level in LEVELS
 }
 KINDS_BY_PATH: Final = {
     level: f"""SELECT listener, nullif(route, ''), nullif(target, ''), nullif(agent, ''),
         kind, sum(count), max(last_seen)
-        FROM {level}_kinds JOIN paths ON paths.id = path WHERE at >= ? GROUP BY path, kind"""
+        FROM {level}_kinds JOIN paths ON paths.id = path
+        WHERE at BETWEEN ? AND ? GROUP BY path, kind"""
     for level in LEVELS
 }
 

@@ -21,6 +21,26 @@ def test_a_token_is_made_once_and_kept(tmp_path: Path) -> None:
     assert len(file.read_text().strip()) >= 43
 
 
+def test_nothing_is_no_token(tmp_path: Path) -> None:
+    token_file(tmp_path).write_text(" \n")
+    with pytest.raises(CommandError, match=r"admin-token: has no token in it"):
+        open_admin(Management(), tmp_path)
+
+
+def test_a_disk_that_takes_no_token_leaves_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> str:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("p2pstream.manage.admin.secrets.token_urlsafe", full)
+        with pytest.raises(CommandError, match="no space left on device"):
+            open_admin(Management(), tmp_path)
+    assert not token_file(tmp_path).exists()
+    open_admin(Management(), tmp_path)
+
+
 def test_the_files_own_hash_counts_alone(tmp_path: Path) -> None:
     given = TokenHash.of("mine")
     assert open_admin(Management(admin_token_hash=given), tmp_path) == given

@@ -205,6 +205,19 @@ async def test_the_public_urls_page_is_our_own_behind_a_proxy(open_world: Any) -
         assert (await door.ask("/page", "POST", cookie=cookie, **fields)).status == 200
 
 
+async def test_over_tls_a_page_of_plain_http_is_not_ours(open_world: Any) -> None:
+    async with make_door(open_world, public_url="https://p2p.test") as door:
+        cookie = await door.cookie()
+        for scheme, status in (("http", 403), ("https", 200)):
+            fields = {"host": "p2p.test", "origin": f"{scheme}://p2p.test"}
+            assert (await door.ask("/page", "POST", cookie=cookie, **fields)).status == status
+
+
+async def test_nothing_is_no_token(door: Door) -> None:
+    door.token = ""
+    assert (await door.ask("/page", authorization="Bearer")).status == 401
+
+
 async def test_nobody_else_logs_the_operator_out(door: Door) -> None:
     cookie = await door.cookie()
     answer = await door.ask("/logout", "POST", cookie=cookie, origin="http://evil.test")

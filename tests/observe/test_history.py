@@ -88,6 +88,18 @@ def test_what_is_written_is_read_again(path: Path, file: History, window: str) -
         assert again.window(window, NOW) == found
 
 
+@pytest.mark.parametrize("window", ["1h", "24h", "30d"])
+def test_what_a_clock_that_was_ahead_left_waits_for_its_time(file: History, window: str) -> None:
+    ahead = NOW + 400 * DAY
+    file.write(Batch(NOW, [chunk(ahead, 3, no_route=1), chunk(NOW, 5)]))
+    found = file.window(window, NOW)
+    assert found.summary.paths == {PATH: count(5)}
+    assert found.summary.last_seen == {}
+    assert sum(slot.total.requests for slot in found.slots) == 5
+    assert file.load(NOW, NOW, 30).minutes == [Slot(int(NOW), count(5), 2)]
+    assert file.window(window, ahead).summary.paths == {PATH: count(3, no_route=1)}
+
+
 def test_each_level_has_its_own_time(file: History) -> None:
     for ago in (30, 30 * MINUTE, 2 * HOUR, 26 * HOUR, 29 * DAY, 31 * DAY):
         file.write(Batch(NOW, [chunk(NOW - ago)]))

@@ -75,6 +75,7 @@ def test_the_rate_is_of_the_time_since_counting_began() -> None:
 def test_what_is_newer_than_now_is_not_shown() -> None:
     shown = view("5m", 0.0, NOW, [Slot(int(NOW) + 60, count(1))], Summary())
     assert sum(shown["series"]["requests"]) == 0
+    assert shown["totals"]["requests"] == 0
 
 
 def test_charts_add_slots_up_and_keep_the_fewest_agents() -> None:

@@ -47,6 +47,9 @@ def test_a_value_that_begins_like_a_credential_is_hidden(value: str) -> None:
         ("https://a.test/x?token=1&b=2", "https://a.test/x?token=[redacted]&b=2"),
         ("https://a.test/x#access_token=1&b=2", "https://a.test/x#access_token=[redacted]&b=2"),
         ("https://me:pw@a.test/x", "https://[redacted]@a.test/x"),
+        ("https://me:p@w@a.test/x@y", "https://[redacted]@a.test/x@y"),
+        ("https://a.test/x;jsessionid=1/y;v=2", "https://a.test/x;jsessionid=[redacted]/y;v=2"),
+        ("multipart/form-data;boundary=token", "multipart/form-data;boundary=token"),
         ("/x?code=1&page=3", "/x?code=[redacted]&page=3"),
         ("/plain", "/plain"),
         ("text/html; q=0.5?", "text/html; q=0.5?"),
@@ -80,11 +83,21 @@ def test_a_secret_is_not_cut_in_half() -> None:
         (b"flag", "flag"),
         (b"x=Bearer 1", "x=[redacted]"),
         (b"x=Bearer+1", "x=[redacted]"),
+        (b"next=https%3A%2F%2Fa.test%2F%3Ftoken%3D1&b=2", "next=[redacted]&b=2"),
+        (b"next=https%3A%2F%2Fa.test%2F%3Fpage%3D1", "next=https%3A%2F%2Fa.test%2F%3Fpage%3D1"),
         (b"", ""),
     ],
 )
 def test_queries(raw: bytes, expected: str) -> None:
     assert redact.query(raw) == expected
+
+
+def test_paths() -> None:
+    assert redact.path(b"/a;jsessionid=1;v=2/b;%73id=3/c") == (
+        "/a;jsessionid=[redacted];v=2/b;%73id=[redacted]/c"
+    )
+    assert redact.path(b"/a/\xff;b") == "/a/\\xff;b"
+    assert redact.sentence("no route for a.test/x;sid=1") == "no route for a.test/x;sid=[redacted]"
 
 
 @given(st.binary(max_size=60), st.binary(max_size=60))
@@ -93,3 +106,4 @@ def test_anything_can_be_shown(name: bytes, value: bytes) -> None:
         assert isinstance(label, str) and isinstance(text, str)
     assert isinstance(redact.query(value), str)
     assert isinstance(redact.text(value), str)
+    assert isinstance(redact.path(value), str)

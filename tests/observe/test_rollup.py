@@ -81,6 +81,16 @@ def test_a_clock_that_was_far_ahead_is_set_right(life: Life) -> None:
     assert [chunk.at - START for chunk in life.rollup.unwritten] == [10 * 86_400, 60]
 
 
+def test_what_a_clock_that_was_far_ahead_left_holds_nothing_up(life: Life) -> None:
+    life.pull(10 * 86_400, {})
+    for minute in range(30):
+        life.pull(60 * minute, {})
+        life.rollup.seal()
+    recent = [chunk.at - START for chunk in life.rollup.recent(START)]
+    assert recent == [60 * minute for minute in range(22, 30)] + [29 * 60]  # the running one
+    assert len(life.rollup.waiting(START)) == 31
+
+
 def test_a_jump_of_the_clock(life: Life) -> None:
     life.pull(1, {})
     life.pull(100_000, {})

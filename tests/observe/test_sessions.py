@@ -140,6 +140,32 @@ def test_agents_are_forgotten_a_year_after_they_left() -> None:
     assert sessions.summary("a", NOON + 400 * DAY)["last_seen"] is None
 
 
+def test_a_machine_that_starts_without_knowing_the_time() -> None:
+    sessions = Sessions(30)
+    sessions.begin("a", 0.0)
+    sessions.end("a", "x", NOON)  # meanwhile the time was told
+    assert len(sessions._agents["a"].days) == 31
+    assert sessions.summary("a", NOON)["uptime_percent"] == 100.0
+    sessions.remember(Session("b", 0.0, NOON))
+    assert len(sessions._agents["b"].days) == 31
+
+
+@settings(max_examples=60)
+@given(st.lists(st.tuples(st.booleans(), st.floats(-3 * DAY, 3 * DAY)), max_size=20))
+def test_whatever_the_clock_does_a_share_is_one(steps: list[tuple[bool, float]]) -> None:
+    sessions, now = Sessions(2), NOON
+    for begins, jump in steps:
+        if begins:
+            sessions.begin("a", now)
+        else:
+            sessions.end("a", "x", now)
+        now += jump
+        shown = sessions.summary("a", now)["uptime_percent"]
+        assert shown is None or 0 <= shown <= 100
+        if shown is None:
+            assert not begins or not sessions._agents or jump <= 0
+
+
 @settings(max_examples=60)
 @given(
     st.lists(st.tuples(st.floats(1, 2 * DAY), st.floats(1, 2 * DAY)), min_size=1, max_size=20),

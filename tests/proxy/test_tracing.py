@@ -13,7 +13,7 @@ import trio.testing
 from p2pstream.config.scalars import HostPattern
 from p2pstream.errors import AgentDialFailed
 from p2pstream.observe.stages import as_json
-from p2pstream.observe.watch import BASIC, DEBUG, DETAILED, LEVELS, Filter, Watch
+from p2pstream.observe.watch import BASIC, DEBUG, DETAILED, HEADERS, LEVELS, Filter, Watch
 
 if TYPE_CHECKING:
     from tests.proxy.conftest import Lab, Proxy, Wire
@@ -315,6 +315,31 @@ async def test_headers_are_shown_redacted(lab: Lab) -> None:
     }
     assert events["received"]["version"] == "1.1"
     assert events["response_sent"]["attempts"] == 1
+
+
+@pytest.mark.parametrize(
+    ("value", "repeated"),
+    [
+        ("Basic dXNlcjpQTEFOVEVE6Q==", "PLANTED\xe9"),  # a password that is not UTF-8
+        ("Basic plan", "plan"),  # no user, no password
+        ("Basic PLANTED!", "PLANTED!"),  # no base64 at all
+        ("Bearer PLANTED", "PLANTED"),
+        ("PLANTED", "PLANTED"),
+    ],
+)
+async def test_whatever_credentials_the_file_has(lab: Lab, value: str, repeated: str) -> None:
+    async def leaky(wire: Wire) -> None:
+        await wire.request()
+        head = f"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nX-Echo: got {repeated}\r\n\r\n"
+        await wire.send(head)
+
+    target = f'upstream_request_headers = {{ Authorization = "{value}" }}'
+    proxy = lab.forward(await lab.origin(leaky), target=target)
+    with watching(proxy, HEADERS) as viewer:
+        await ask(proxy, get("/"))
+        events = {event["stage"]: event for event in viewer.events()}
+    assert dict(events["upstream_started"]["headers"])["Authorization"] == "[redacted]"
+    assert dict(events["upstream_responded"]["headers"])["X-Echo"] == "[redacted]"
 
 
 async def test_bodies_are_never_shown(lab: Lab) -> None:
