@@ -1,18 +1,27 @@
 #!/bin/sh
-# The tunnel against the real hashicorp/yamux in Go, 100 MB each way; `make interop` calls it.
-# Installs Go and the library from Debian where they are missing (as root, else only names them).
-# What would be skipped elsewhere fails here.
+# Other people's programs around ours; `make interop` calls it. The tunnel against the real
+# hashicorp/yamux in Go, 100 MB each way; HTTP with curl, chromium and the websockets library as
+# clients, with nginx and Go's net/http as origins, direct and through an agent.
+# Installs what is missing from Debian (as root, else only names it). What would be skipped
+# elsewhere fails here.
 #
-# Env: PYTHON  the interpreter with p2pstream and pytest (.venv/bin/python)
+# Env: PYTHON  the interpreter with p2pstream and its dev extras (.venv/bin/python)
 set -eu
 
 cd "$(dirname "$0")/../.."
 
 packages=""
+want() { # PROGRAM PACKAGE
+    command -v "$1" >/dev/null 2>&1 || packages="$packages $2"
+}
+PATH="$PATH:/usr/sbin"
 command -v go >/dev/null 2>&1 || [ -x /usr/local/go/bin/go ] || [ -x /usr/lib/go/bin/go ] \
     || packages="$packages golang-go"
 [ -d /usr/share/gocode/src/github.com/hashicorp/yamux ] \
     || packages="$packages golang-github-hashicorp-yamux-dev"
+want nginx nginx-light
+want curl curl
+want chromium chromium
 
 if [ -n "$packages" ]; then
     if [ "$(id -u)" != 0 ]; then
@@ -20,7 +29,8 @@ if [ -n "$packages" ]; then
         exit 1
     fi
     echo "interop: installing$packages"
-    export DEBIAN_FRONTEND=noninteractive
+    # Runlevel 1 keeps the package's own nginx service from being started.
+    export DEBIAN_FRONTEND=noninteractive RUNLEVEL=1
     apt-get -qq -o DPkg::Lock::Timeout=120 update
     # Word splitting is meant: one argument a package.
     # shellcheck disable=SC2086
