@@ -144,11 +144,11 @@ def request_block(fields: Fields, hop: Hop, authority: bytes, target: TargetHead
     kept_out = target.kept_out
     trusted = hop.trusted
     kept: list[tuple[bytes, bytes]] = []
-    te = b""
+    asks_te = False
     for lower, name, value in fields.lines:
         if lower in _REQUEST_DROPPED or lower in named:
-            if lower == b"te" and _wants_trailers(fields):
-                te = _TE
+            if lower == b"te":
+                asks_te = True
             continue
         if lower[0] in _LOOKED_AT and not _may_travel(lower, trusted):
             continue
@@ -165,6 +165,7 @@ def request_block(fields: Fields, hop: Hop, authority: bytes, target: TargetHead
         )
     else:
         claims = _claims_of_stranger(hop.peer, hop.scheme, authority)
+    te = _TE if asks_te and _wants_trailers(fields) else b""
     return b"".join((host, field_lines(kept), claims, te, VIA, target.configured))
 
 

@@ -32,13 +32,14 @@ async def steps_of(nursery: trio.Nursery, work: Any) -> tuple[Any, int]:
     turns = 0
     done = trio.Event()
 
-    async def count() -> None:
+    async def count(task_status: trio.TaskStatus[None]) -> None:
         nonlocal turns
+        task_status.started()
         while not done.is_set():
             turns += 1
             await trio.lowlevel.checkpoint()
 
-    nursery.start_soon(count)
+    await nursery.start(count)
     result = await work
     done.set()
     return result, turns

@@ -16,9 +16,24 @@ import pytest
 import trio
 import trio.testing
 
-from p2pstream.policy.forward import Hop, TargetHeaders, request_block, response_block
+from p2pstream.policy.forward import (
+    Hop,
+    TargetHeaders,
+    forwarded_trailers,
+    max_forwards_line,
+    request_block,
+    response_block,
+    upgrade_lines,
+)
 from p2pstream.wire.http1.body import ChunkedDecoder
-from p2pstream.wire.http1.head import find_head_end, parse_fields, parse_request, split_head
+from p2pstream.wire.http1.head import (
+    Fields,
+    HeadError,
+    find_head_end,
+    parse_fields,
+    parse_request,
+    split_head,
+)
 from p2pstream.wire.http1.serialize import chunk
 
 if TYPE_CHECKING:
@@ -152,11 +167,30 @@ def read_whole(data: bytes) -> object:
     start, block = split_head(data[: find_head_end(data, 0)])
     fields = parse_fields(block)
     parse_request(start, fields)
+    return travel_on(fields)
+
+
+def travel_on(fields: Fields) -> object:
+    """All that is made of the fields of a head, whoever sent it."""
     target = TargetHeaders(b"o", frozenset(), b"")
     return (
-        request_block(fields, Hop("127.0.0.1", False, b"http"), b"a", target),
+        *(
+            request_block(fields, Hop("127.0.0.1", trusted, b"http"), b"a", target)
+            for trusted in (True, False)
+        ),
+        upgrade_lines(fields),
+        max_forwards_line(b"OPTIONS", fields),
         response_block(fields, b"now"),
+        forwarded_trailers(fields.lines),
     )
+
+
+def read_fields(block: bytes) -> object:
+    """As `read_whole`, for fields that a request may not have so often."""
+    try:
+        return travel_on(parse_fields(block))
+    except HeadError:
+        return None  # it was looked at until then
 
 
 def read_bytewise(data: bytes) -> object:
@@ -196,6 +230,24 @@ GROWING: dict[str, tuple[Callable[[bytes], object], Callable[[int], bytes]]] = {
     "one-byte chunks byte by byte": (decode_bytewise, lambda n: b"1\r\nx\r\n" * n),
     "extensions": (decode_whole, lambda n: b"1;a=b\r\nx\r\n" * n),
 }
+
+
+@pytest.mark.parametrize("value", [b"a", b"a,b;c=d"], ids=repr)
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(b"Connection", b"Keep-Alive", b"Proxy-Connection", b"TE", b"Trailer", b"Upgrade"),
+        *(b"Transfer-Encoding", b"Content-Length", b"Host", b"Expect", b"Max-Forwards", b"Via"),
+        *(b"Forwarded", b"X-Forwarded-For", b"X-Forwarded-Host", b"X-Forwarded-Proto"),
+        *(b"X-Forwarded-Port", b"X-Real-IP", b"X_Forwarded_For", b"Date", b"Authorization"),
+        *(b"Cookie", b"Sec-WebSocket-Key", b"Accept", b"Traceparent"),
+    ],
+    ids=bytes.decode,
+)
+def test_sixteen_times_as_many_fields_that_mean_something(name: bytes, value: bytes) -> None:
+    line = b"%b: %b\r\n" % (name, value)
+    small, large = line * 200, line * 3200
+    assert cost(lambda: read_fields(large)) < LINEAR * cost(lambda: read_fields(small))
 
 
 @pytest.mark.parametrize("case", GROWING)
