@@ -34,9 +34,9 @@ class Keepalive:
     """The keepalive of one tunnel."""
 
     __slots__ = (
-        "_doubted",
+        "_awaited",
         "_pinged_at",
-        "_pong",
+        "_resting",
         "_session",
         "_value",
         "heard",
@@ -54,8 +54,8 @@ class Keepalive:
         """Trio time, a sweep old at most, at which something arrived; the reader says so too."""
         self._value = 0
         self._pinged_at = 0.0
-        self._pong = trio.Event()
-        self._doubted = trio.Event()
+        self._awaited = trio.Event()  # the answer to a ping or, between pings, a reason for one
+        self._resting = False  # between pings
 
     async def run(self, send: Callable[[], object]) -> None:
         """Ping for ever; `send` is called after each was queued.
@@ -66,20 +66,22 @@ class Keepalive:
         while True:
             self._value = (self._value + 1) & 0xFFFF_FFFF
             self._pinged_at = trio.current_time()
-            self._pong = trio.Event()
+            self._awaited = trio.Event()
             self.heard = False
             self._session.ping(self._value)
             send()
             await self._wait_for_pong()
-            self._doubted = trio.Event()
+            self._awaited = trio.Event()
+            self._resting = True
             with trio.move_on_at(self._pinged_at + pause):
-                await self._doubted.wait()
+                await self._awaited.wait()
+            self._resting = False
             pause = PING_SECONDS
 
     async def _wait_for_pong(self) -> None:
         for _ in range(1 + _BUSY_EXTENSIONS):
             with trio.move_on_after(PONG_SECONDS):
-                await self._pong.wait()
+                await self._awaited.wait()
                 return
             if not self.heard:
                 break
@@ -89,14 +91,14 @@ class Keepalive:
 
     def doubt(self, now: float) -> None:
         """Somebody is about to rely on the peer at `now` (Trio time): ask, if it was silent."""
-        if now - self.heard_at > DOUBT_SECONDS:
-            self._doubted.set()
+        if self._resting and now - self.heard_at > DOUBT_SECONDS:
+            self._awaited.set()
 
     def take_pongs(self) -> None:
         """Look at the answers that the session received."""
         pongs = self._session.pongs
-        if self._value in pongs and not self._pong.is_set():
+        if self._value in pongs and not self._resting and not self._awaited.is_set():
             self.proven_at = trio.current_time()
             self._session.round_trip.record(self.proven_at - self._pinged_at)
-            self._pong.set()
+            self._awaited.set()
         pongs.clear()

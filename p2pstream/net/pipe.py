@@ -73,7 +73,8 @@ class Pipe:
                     count = os.splice(self._source.sock.fileno(), self._write, size)
                     break
                 except BlockingIOError:
-                    await waits.wait_read()
+                    pass
+                await waits.wait_read()
         except OSError as error:
             raise broken(error) from error
         waits.ready = True  # there may be more: a short splice does not say

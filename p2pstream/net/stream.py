@@ -129,8 +129,9 @@ class TcpStream(Stream):
                     data = self._recv(max_bytes)
                     break
                 except BlockingIOError:
-                    self._turns = _TURNS
-                    await waits.wait_read()
+                    pass  # and wait outside, so that a wait of hours keeps no exception alive
+                self._turns = _TURNS
+                await waits.wait_read()
         except OSError as error:
             raise broken(error) from error
         waits.ready = len(data) == max_bytes

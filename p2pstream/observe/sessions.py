@@ -13,7 +13,6 @@ Rules:
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable
 from typing import Any, Final
 
@@ -68,7 +67,7 @@ class _Agent:
     """What is known of an agent; the open session, if any, is the last of `latest`."""
 
     first_seen: float
-    latest: deque[Session] = field(factory=lambda: deque(maxlen=LATEST))
+    latest: list[Session] = field(factory=list)  # a deque's 600 bytes are much for most agents
     days: dict[int, _Tally] = field(factory=dict)
 
     @property
@@ -76,6 +75,11 @@ class _Agent:
         """The session that lasts."""
         last = self.latest[-1] if self.latest else None
         return last if last is not None and last.end is None else None
+
+    def add(self, session: Session) -> None:
+        """Take in the newest session; the oldest goes where there are more than `LATEST`."""
+        self.latest.append(session)
+        del self.latest[:-LATEST]
 
     def day(self, seconds: float) -> _Tally:
         return self.days.setdefault(int(seconds // DAY), _Tally())
@@ -111,7 +115,7 @@ class Sessions:
                 self.end(agent, "replaced by a newer connection", now)
             now = max(now, known.latest[-1].start + _TICK)
         session = Session(agent, now)
-        known.latest.append(session)
+        known.add(session)
         known.day(now).connections += 1
         self._note(session)
 
@@ -158,7 +162,7 @@ class Sessions:
         """Take in an ended session of before; call it in the order of their begin."""
         assert session.end is not None
         known = self._agents.setdefault(session.agent, _Agent(session.start))
-        known.latest.append(session)
+        known.add(session)
         known.day(session.start).connections += 1
         known.day(session.end).disconnections += 1
         self._tally(known, session.start, session.end)
@@ -171,7 +175,7 @@ class Sessions:
                 self._agents[agent] = old
                 continue
             known.first_seen = min(known.first_seen, old.first_seen)
-            known.latest = deque([*old.latest, *known.latest], maxlen=LATEST)
+            known.latest = [*old.latest, *known.latest][-LATEST:]
             for day, tally in old.days.items():
                 mine = known.days.setdefault(day, _Tally())
                 mine.seconds += tally.seconds

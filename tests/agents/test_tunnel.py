@@ -756,9 +756,10 @@ async def test_a_lost_connection_ends_everything_at_once(autojump_clock: MockClo
     async with tunnels() as pair:
         stream = await open_to(pair.server)
         pair.agent_line.close()
-        with pytest.raises(TunnelLost, match="the peer closed the connection"):
+        # Whoever notices first, the reader or a ping that cannot be sent any more.
+        with pytest.raises(TunnelLost, match="closed"):
             await stream.receive(1)
-        assert str(pair.server.reason) == "the peer closed the connection"
+        assert "closed" in str(pair.server.reason)
         stream.close()
         assert pair.server_line.closed
 

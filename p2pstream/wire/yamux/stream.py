@@ -15,7 +15,6 @@ Rules:
 
 from __future__ import annotations
 
-from collections import deque
 from enum import Enum, auto
 from typing import Any, Final
 
@@ -186,7 +185,7 @@ class Stream:
         """We may send data: likewise."""
         self.receive_window = receive_window
         self.send_window = SendWindow()
-        self.inbox: deque[bytes | bytearray | memoryview] = deque()
+        self.inbox: list[bytes | bytearray | memoryview] = []  # as the lines of `Turns`
         self.outbox: memoryview | None = None
         """What waits for its turn or for credit."""
         self.queued = False
@@ -239,11 +238,11 @@ class Stream:
         inbox = self.inbox
         if not inbox:
             return b""
-        piece = inbox.popleft()
+        piece = inbox.pop(0)
         size = len(piece)
         if size > max_bytes:
             view = memoryview(piece)
-            inbox.appendleft(view[max_bytes:])
+            inbox.insert(0, view[max_bytes:])
             piece = view[:max_bytes]
             size = max_bytes
         elif size < _SMALL and inbox:
@@ -257,7 +256,7 @@ class Stream:
         pieces = [first]
         size = len(first)
         while inbox and size + len(inbox[0]) <= max_bytes:
-            pieces.append(inbox.popleft())
+            pieces.append(inbox.pop(0))
             size += len(pieces[-1])
         return b"".join(pieces), size
 

@@ -13,7 +13,6 @@ Rules:
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
@@ -44,8 +43,10 @@ class Turns:
         """`all_sent` is told when a stream's outbox is empty; it returns flags for that frame."""
         self._all_sent = all_sent
         self.control: list[Bytes] = []
-        self.small: deque[Stream] = deque()
-        self.bulk: deque[Stream] = deque()
+        # Lists: a deque is 600 bytes when empty, and a pop at the front of even 4,096 is a move of
+        # 32 KiB, a microsecond beside the system call that follows.
+        self.small: list[Stream] = []
+        self.bulk: list[Stream] = []
         self.pongs = 0
         """How many of the control frames answer pings."""
 
@@ -80,10 +81,10 @@ class Turns:
         self._serve(self.bulk, max(room, 1), batch)
         return batch
 
-    def _serve(self, line: deque[Stream], room: int, batch: list[Bytes]) -> int:
+    def _serve(self, line: list[Stream], room: int, batch: list[Bytes]) -> int:
         """Let the streams of `line` have their turns while there is room; the room left."""
         while line and room > 0:
-            stream = line.popleft()
+            stream = line.pop(0)
             stream.queued = False
             room -= HEADER_BYTES + self._take_turn(stream, batch)
         return room

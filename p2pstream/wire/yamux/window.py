@@ -22,7 +22,6 @@ most that a session can hold is `streams * INITIAL_WINDOW + Budget.total`.
 
 from __future__ import annotations
 
-from collections import deque
 from typing import Final
 
 from p2pstream.wire.yamux.frame import MAX_U32, ProtocolError
@@ -114,13 +113,13 @@ class RoundTrip:
     __slots__ = ("_samples", "seconds")
 
     def __init__(self) -> None:
-        self._samples: deque[float] = deque(maxlen=_RTT_SAMPLES)
+        self._samples: tuple[float, ...] = ()
         self.seconds: float | None = None
         """None until one has been measured: then no window grows."""
 
     def record(self, seconds: float) -> None:
         """One ping took `seconds` (≥ 0) to be answered."""
-        self._samples.append(seconds)
+        self._samples = (*self._samples[1 - _RTT_SAMPLES :], seconds)
         self.seconds = min(self._samples)
 
 
