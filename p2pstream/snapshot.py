@@ -15,7 +15,7 @@ from typing import Any
 
 from attrs import frozen
 
-from p2pstream.config.model import BasicAuth, Config, Listener, Target
+from p2pstream.config.model import BasicAuth, Config, Listener, Management, Target
 from p2pstream.config.scalars import Origin, Secret
 from p2pstream.policy.forward import IpNetwork, TargetHeaders
 from p2pstream.policy.route import RouteTable
@@ -87,7 +87,7 @@ def compile_snapshot(config: Config, before: Snapshot | None = None) -> Snapshot
     tables = Tables.compile(config, None if before is None else before.tables)
     for target in tables.targets.values():
         if target.extra is None:
-            target.extra = _target_plan(target.config, templates)
+            target.extra = _target_plan(target.config, templates, config.management)
     listeners = {
         listener.id: _listener_plan(listener, tables.listeners[listener.id])
         for listener in config.listeners
@@ -109,7 +109,9 @@ def _listener_plan(listener: Listener, table: RouteTable) -> ListenerPlan:
     )
 
 
-def _target_plan(target: Target, templates: Mapping[str, str]) -> StaticReply | TargetPlan:
+def _target_plan(
+    target: Target, templates: Mapping[str, str], management: Management
+) -> StaticReply | TargetPlan:
     if target.url is None:
         return static_reply(target, templates)
     origin = target.url
@@ -119,7 +121,7 @@ def _target_plan(target: Target, templates: Mapping[str, str]) -> StaticReply | 
         tls = (target.tls_skip_verify, target.tls_ca_file, name)
     return TargetPlan(
         origin=origin,
-        headers=_headers(target, origin),
+        headers=_headers(target, origin, management),
         tls=tls,
         pool_key=(target.transport, origin, tls),
         connect_timeout=target.upstream_connect_timeout_millis / 1000,
@@ -129,7 +131,7 @@ def _target_plan(target: Target, templates: Mapping[str, str]) -> StaticReply | 
     )
 
 
-def _headers(target: Target, origin: Origin) -> TargetHeaders:
+def _headers(target: Target, origin: Origin, management: Management) -> TargetHeaders:
     lines = [
         (name.encode(), (value.reveal() if isinstance(value, Secret) else value).encode())
         for name, value in target.upstream_request_headers.items()
@@ -140,6 +142,9 @@ def _headers(target: Target, origin: Origin) -> TargetHeaders:
     return TargetHeaders(
         host=origin.authority.encode(),
         preserve_host=target.preserve_host,
+        # A dashboard may be published through a listener of its own server; nobody else gets to
+        # see its administrator's session.
+        hidden_cookie=b"" if origin.port == management.port else management.session_cookie.encode(),
         replaced=frozenset(name.lower() for name, _ in lines),
         configured=field_lines(lines),
     )

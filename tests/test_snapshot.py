@@ -180,3 +180,8 @@ path_prefix = "/s"
 target_type = "static"
 static_response_template_id = "page"
 """
+
+
+def test_the_dashboards_cookie_is_hidden_from_all_but_the_dashboard() -> None:
+    assert plan('url = "http://a"').headers.hidden_cookie == b"p2pstream_session_8081"
+    assert plan('url = "http://127.0.0.1:8081"').headers.hidden_cookie == b""

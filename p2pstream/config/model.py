@@ -50,6 +50,13 @@ class Management:
     allow_insecure: bool = False
     admin_token_hash: TokenHash | None = None
 
+    @property
+    def session_cookie(self) -> str:
+        """The name of the dashboard's cookie. A browser sends it to every port of the host, so two
+        servers there must not share one, and no origin may see it (`policy.forward`).
+        """
+        return f"p2pstream_session_{self.port}"
+
 
 @frozen
 class Certificate:

@@ -60,8 +60,7 @@ class Guard:
         public = urlsplit(config.public_url or "")
         self._public_origin = f"{public.scheme}://{public.netloc}" if public.netloc else None
         self._https = config.tls != "off" or public.scheme == "https"
-        # A browser sends cookies to every port of a host: two servers there must not share one.
-        self._cookie = f"p2pstream_session_{config.port}"
+        self._cookie = config.session_cookie
         self._path = identity.base_path(config) or "/"
 
     # --- every request --------------------------------------------------------------------------

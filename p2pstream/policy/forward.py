@@ -127,6 +127,8 @@ class TargetHeaders:
     """The configured lines, ready to send."""
     preserve_host: bool = False
     """The client's authority goes to the origin, if it named one."""
+    hidden_cookie: bytes = b""
+    """The name of a cookie that the origin does not get; empty: none."""
     kept_out: frozenset[bytes] = field(init=False)
     """`replaced`, and each of its names with `-` for `_`: what may not come from the client."""
 
@@ -142,6 +144,7 @@ def request_block(fields: Fields, hop: Hop, authority: bytes, target: TargetHead
     """
     named = fields.connection
     kept_out = target.kept_out
+    hidden = target.hidden_cookie
     trusted = hop.trusted
     kept: list[tuple[bytes, bytes]] = []
     asks_te = False
@@ -154,6 +157,10 @@ def request_block(fields: Fields, hop: Hop, authority: bytes, target: TargetHead
             continue
         if kept_out and (lower in kept_out or (b"_" in lower and _dashed(lower) in kept_out)):
             continue
+        if lower == b"cookie" and hidden and hidden in value:
+            value = _without_cookie(hidden, value)
+            if not value:
+                continue
         kept.append((name, value))
     if b"host" in kept_out:
         host = b""
@@ -167,6 +174,14 @@ def request_block(fields: Fields, hop: Hop, authority: bytes, target: TargetHead
         claims = _claims_of_stranger(hop.peer, hop.scheme, authority)
     te = _TE if asks_te and _wants_trailers(fields) else b""
     return b"".join((host, field_lines(kept), claims, te, VIA, target.configured))
+
+
+def _without_cookie(name: bytes, value: bytes) -> bytes:
+    """A `Cookie` value (RFC 6265 §4.2) without the pairs of this name."""
+    pairs = value.split(b";")
+    return b";".join(
+        pair for pair in pairs if pair.partition(b"=")[0].strip(b" \t") != name
+    ).lstrip(b" \t")
 
 
 # Names are at most this long (RFC 1035 §2.3.4), and so the memory below is bounded.

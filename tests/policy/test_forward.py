@@ -702,6 +702,31 @@ def test_a_client_receives_one_unambiguous_response(
     assert b"date" in names
 
 
+@pytest.mark.parametrize(
+    ("came", "goes"),
+    [
+        ("session_1=x", None),
+        ("session_1=x; a=b", "a=b"),
+        ("a=b; session_1=x", "a=b"),
+        ("a=b;session_1 =x;c=d", "a=b;c=d"),
+        ("session_1=x; session_1=y", None),
+        ("session_10=x; asession_1=y; a=session_1", "session_10=x; asession_1=y; a=session_1"),
+        ("SESSION_1=x", "SESSION_1=x"),
+        ("session_1", None),
+    ],
+)
+def test_a_hidden_cookie_is_not_passed_on(came: str, goes: str | None) -> None:
+    target = TargetHeaders(b"o", frozenset(), b"", hidden_cookie=b"session_1")
+    block = request_block(
+        parse_fields(b"Cookie: %b\r\nX: y\r\n" % came.encode()), STRANGER, b"a", target
+    )
+    assert b"X: y\r\n" in block
+    if goes is None:
+        assert b"ookie" not in block
+    else:
+        assert b"Cookie: %b\r\n" % goes.encode() in block
+
+
 # --- cost -----------------------------------------------------------------------------------
 
 
