@@ -197,9 +197,9 @@ class Runtime:
             log.warning("%d connections are cut", len(self.proxy.connections))
         self.monitor.stop()
         await self.watching.drain()
+        self.upstreams.close()  # first: the goodbye waits for every stream, the kept-alive ones too
         with trio.move_on_after(_GOODBYE_SECONDS):
             await self.hub.drain()
-        self.upstreams.close()
         log.info("stopped")
 
     def status(self) -> Steps[views.Json]:

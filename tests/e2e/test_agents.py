@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from p2pstream.agents.credentials import Token, make_token
 ROOT = Path(__file__).parents[2]
 # Below every wait that a signal is meant to cut short.
 AT_ONCE_SECONDS = 15
+# What a server that leaves gives its agents' streams to end in.
+GOODBYE_SECONDS = 2.0
 
 
 def soak(program: str, *arguments: str) -> dict[str, Any]:
@@ -112,8 +115,10 @@ def test_a_server_that_leaves_tells_its_agents_and_finds_them_again(site: Any) -
     token = connected(site)
     server, program = site.serve(), site.agent(token)
     assert site.get() == (200, b"hello")  # it leaves a kept-alive connection through the agent
+    started = time.monotonic()
     server.signal(signal.SIGTERM)
     assert server.wait() == 0
+    assert time.monotonic() - started < GOODBYE_SECONDS  # which nobody waited for
     program.says("tunnel lost: the server told us to leave; next attempt in")
     (delay,) = re.findall(r"told us to leave; next attempt in ([\d.]+) s", program.log.read_text())
     assert 0.8 <= float(delay) <= 5.0
