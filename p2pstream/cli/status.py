@@ -8,6 +8,7 @@ from typing import Any, Final
 import typer
 
 from p2pstream.cli.options import ConfigOption, JsonOption, print_json
+from p2pstream.config.wording import printable
 
 Row = tuple[str, ...]
 
@@ -130,7 +131,8 @@ def _percent(share: float) -> str:
 
 
 def _table(heads: Sequence[str], rows: Sequence[Row]) -> Iterator[str]:
-    widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
-    for row in (heads, *rows):
+    plain = [[printable(cell) for cell in row] for row in (heads, *rows)]
+    widths = [max(map(len, column)) for column in zip(*plain, strict=True)]
+    for row in plain:
         cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
         yield "  ".join(cells).rstrip()

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from p2pstream.cli.options import ConfigOption, JsonOption
+from p2pstream.config.wording import printable
 
 Event = dict[str, Any]
 
@@ -148,7 +149,7 @@ class Printer:
         if self._stages:
             for event in events:
                 for line in _details(event):
-                    self._out(self._paint("dim", f"{_INDENT}{safe(line)}"))
+                    self._out(self._paint("dim", f"{_INDENT}{printable(line)}"))
 
     def _line(self, events: list[Event]) -> str:
         """A request as one line: when, what, how it ended, how long it took, its way, its id."""
@@ -164,8 +165,8 @@ class Printer:
                 self._paint("dim", at),
                 self._paint(status[0], status),
                 f"{took:>9}",
-                self._paint("bold", safe(asked)),
-                safe(" > ".join(_way(by_stage))) + safe(why),
+                self._paint("bold", printable(asked)),
+                printable(" > ".join(_way(by_stage))) + printable(why),
                 self._paint("dim", events[0]["id"]),
             )
         )
@@ -218,10 +219,3 @@ def _reason(reason: str) -> str:
     from p2pstream.policy.render import REASONS
 
     return REASONS.get(reason, reason)
-
-
-def safe(text: str) -> str:
-    """Text that a client chose, without what would command the terminal."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

@@ -81,3 +81,10 @@ def listed(values: Iterable[object]) -> str:
     """`"a", "b" or 3`."""
     *most, last = [got(value) for value in values]
     return f"{', '.join(most)} or {last}" if most else last
+
+
+def printable(text: str) -> str:
+    """Text that a stranger chose, on one line and without what would command a terminal."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

@@ -12,6 +12,8 @@ import sys
 from datetime import UTC, datetime
 from typing import Final, TextIO
 
+from p2pstream.config.wording import printable
+
 _LEVELS: Final = {
     "debug": logging.DEBUG,
     "info": logging.INFO,
@@ -38,7 +40,9 @@ class TextFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """See `logging.Formatter`."""
         name = record.name.removeprefix("p2pstream.")
-        line = f"{_when(record)} {record.levelname.lower():<7} {name}: {record.getMessage()}"
+        # Nor can what an agent or a server said: further lines of a message are indented.
+        message = "\n    ".join(map(printable, record.getMessage().split("\n")))
+        line = f"{_when(record)} {record.levelname.lower():<7} {name}: {message}"
         for key, value in _fields(record).items():
             text = str(value)
             # What a client sent may stand here: it can neither end the line nor invent a field.

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from p2pstream.cli.trace import Printer, safe
+from p2pstream.cli.trace import Printer
+from p2pstream.config.wording import printable
 
 
 def event(stage: str, millis: float = 0.0, id: str = "req-1", **more: Any) -> dict[str, Any]:
@@ -124,11 +125,11 @@ def test_colours_only_when_asked_for() -> None:
 
 @pytest.mark.parametrize("text", ["\x1b[2J", "\x9b2J", "a\u202eb", "\r\n", "\u2028"])
 def test_what_a_client_chose_commands_no_terminal(text: str) -> None:
-    assert safe(text).isprintable()
+    assert printable(text).isprintable()
     evil = event("received", **{**RECEIVED, "path": f"/{text}", "host": text})
     (line,) = printed(message(evil, REQUEST[-1]))
     assert line.isprintable()
-    assert safe("schöner Pfad/é") == "schöner Pfad/é"
+    assert printable("schöner Pfad/é") == "schöner Pfad/é"
 
 
 def test_without_a_server_it_says_so(run: Any, config: Path) -> None:

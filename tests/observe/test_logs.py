@@ -84,3 +84,11 @@ def test_levels_and_reconfiguration() -> None:
     second = written("json", "debug")
     log.debug("told in another form")
     assert first.getvalue().count("\n") == second.getvalue().count("\n") == 1
+
+
+def test_a_message_cannot_look_like_another_line() -> None:
+    stream = written("text")
+    log.warning("it said %s", "\x1b]0;x\x07 and\n2026-01-02 info: forged \ud800")
+    (first, second) = stream.getvalue().splitlines()
+    assert first.endswith("it said \\x1b]0;x\\x07 and")
+    assert second == "    2026-01-02 info: forged \\ud800"
