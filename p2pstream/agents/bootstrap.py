@@ -17,7 +17,7 @@ from p2pstream import __version__
 from p2pstream.agents.credentials import Token
 from p2pstream.config.scalars import Secret, Url
 from p2pstream.errors import CommandError, P2PStreamError, StreamBroken
-from p2pstream.net.ca import key_pin
+from p2pstream.net.ca import pinned
 from p2pstream.net.dial import dial_tcp
 from p2pstream.net.http import Headers, Request, Response, fetch, tokens, upgrade
 from p2pstream.net.reactor import current_reactor
@@ -153,15 +153,15 @@ async def _trust(server: Server) -> ssl.SSLContext:
     if response.status != 200:
         raise Unreachable(f"no CA certificate at {server}: status {response.status}")
     try:
-        pin = key_pin(response.body)
+        pem = pinned(response.body, server.ca_pin)
     except ValueError as error:
         raise Unreachable(f"no CA certificate at {server}: not PEM") from error
-    if pin != server.ca_pin:
+    if pem is None:
         raise RefusedByServer(
             "the server's CA is not the one that the token names: somebody is in between, or the "
             "server lost its state_dir and needs to issue new tokens"
         )
-    return client_context(ca_pem=response.body.decode("ascii"))
+    return client_context(ca_pem=pem)
 
 
 async def _connect(server: Server, context: ssl.SSLContext | None) -> Stream:

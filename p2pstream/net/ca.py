@@ -172,6 +172,16 @@ def key_pin(certificate_pem: bytes) -> bytes:
     return _pin(x509.load_pem_x509_certificate(certificate_pem))
 
 
+def pinned(certificate_pem: bytes, pin: bytes) -> str | None:
+    """The first certificate of `certificate_pem` as PEM of our own making, and nothing else that
+    stood there: only this one's key was compared with `pin`. None: it has another key.
+
+    Errors: `ValueError` if there is no certificate.
+    """
+    certificate = x509.load_pem_x509_certificate(certificate_pem)
+    return _certificate_pem(certificate).decode("ascii") if _pin(certificate) == pin else None
+
+
 def self_issued(chain_pem: bytes) -> bytes | None:
     """The PEM of the chain's certificate that names itself as issuer, if it has one: a root that
     its owner made, and that no trust store is likely to know. Errors: `ValueError`.

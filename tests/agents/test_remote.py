@@ -7,7 +7,9 @@ import os
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 import trio
@@ -27,9 +29,12 @@ from p2pstream.agents.remote import RemoteAgent, run_agent
 from p2pstream.agents.tunnel import Tunnel, receive_opening
 from p2pstream.config.scalars import Secret
 from p2pstream.errors import AgentDialFailed, CommandError, ConnectFailed
+from p2pstream.net.ca import Authority
 from p2pstream.net.http import Headers, Request, Response, ServerConnection
 from p2pstream.net.listen import Listening, bind
 from p2pstream.net.stream import TcpStream
+from p2pstream.net.tls import server_context
+from p2pstream.net.tls_stream import TlsStream
 from p2pstream.wire.opening import OpenRequest
 
 UPGRADED: Headers = (("connection", "Upgrade"), ("upgrade", "p2pstream-yamux"))
@@ -166,6 +171,37 @@ async def test_what_comes_with_the_101_is_not_lost() -> None:
             data += piece
         assert data == b"first second"
         joined.stream.close()
+
+
+async def test_nobody_in_between_gets_the_secret_by_adding_a_ca_to_the_pinned_one(
+    tmp_path: Path,
+) -> None:
+    now = datetime.now(UTC)
+    real = Authority.open(tmp_path / "real", now)
+    own = Authority.open(tmp_path / "own", now)
+    context = server_context(own.leaf_file(["127.0.0.1"], now))
+    asked: list[Request] = []
+
+    async def impostor(tcp: TcpStream, _: str) -> None:
+        tls = TlsStream(tcp, context, server_side=True)
+        await tls.handshake()
+        connection = ServerConnection(tls)
+        request = await connection.next_request()
+        if request is not None:
+            asked.append(request)
+            await connection.respond(Response(200, body=real.pem + own.pem), close=True)
+        tls.close()
+
+    listening = Listening(bind("127.0.0.1", 0), impostor, max_connections=10)
+    url = f"https://127.0.0.1:{listening.port}"
+    (place,) = servers_of([Token((url,), "agent-1", Secret("s3cret"), real.pin)])
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(listening.serve, nursery)
+        with pytest.raises(Unreachable, match="certificate not acceptable"):
+            await join(place, "n")
+        listening.close()
+        nursery.cancel_scope.cancel()
+    assert [request.target for request in asked] == ["/agent/ca.pem"]
 
 
 async def test_a_server_that_is_not_there_is_a_failed_dial() -> None:

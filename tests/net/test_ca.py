@@ -9,7 +9,7 @@ import pytest
 from cryptography import x509
 
 from p2pstream.errors import CommandError
-from p2pstream.net.ca import Authority, key_pin, self_issued, self_signed
+from p2pstream.net.ca import Authority, key_pin, pinned, self_issued, self_signed
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 NAMES = ["p2p.example", "localhost", "192.0.2.1"]
@@ -34,6 +34,16 @@ def test_the_ca_is_made_once_and_kept(folder: Path) -> None:
     assert made.pin == again.pin == key_pin(made.pem)
     assert made.pem == again.pem
     assert len(made.pin) == 32
+
+
+def test_only_the_certificate_that_was_compared_is_trusted(folder: Path, tmp_path: Path) -> None:
+    real, other = Authority.open(folder, NOW), Authority.open(tmp_path / "other", NOW)
+    for around in (b"", other.pem, b"-----BEGIN CERTIFICATE-----\nbroken\n"):
+        assert pinned(real.pem + around, real.pin) == real.pem.decode()
+    assert pinned(other.pem + real.pem, real.pin) is None
+    for nothing in (b"", b"\xff\xfe\n", b"-----BEGIN CERTIFICATE-----\nbroken\n"):
+        with pytest.raises(ValueError):
+            pinned(nothing, real.pin)
 
 
 def test_keys_are_for_the_owner_alone(folder: Path) -> None:
