@@ -65,8 +65,8 @@ class RemoteAgent:
         self._max_streams = max_streams
         self._started_at = trio.current_time()
         self._leaving = trio.Event()
-        self.tunnels: dict[str, Tunnel] = {}
-        """The tunnels that are up, by server."""
+        self.tunnels: dict[Server, Tunnel] = {}
+        """The tunnels that are up. Two tokens may name one URL: these are two servers here."""
 
     async def run(self) -> None:
         """Stay connected to every server; returns after `drain`."""
@@ -162,7 +162,7 @@ class RemoteAgent:
                     active -= 1
 
         tunnel = Tunnel(joined.stream, client=True, serve=serve)
-        self.tunnels[str(server)] = tunnel
+        self.tunnels[server] = tunnel
         log.info("connected to %s as %s", server, server.agent_id)
         try:
             async with trio.open_nursery() as nursery:
@@ -170,7 +170,7 @@ class RemoteAgent:
                 await tunnel.run()
                 nursery.cancel_scope.cancel()
         finally:
-            del self.tunnels[str(server)]
+            del self.tunnels[server]
         return tunnel.session.peer_going_away, str(tunnel.reason)
 
     async def _drain_when_leaving(self, tunnel: Tunnel) -> None:

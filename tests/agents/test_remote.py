@@ -404,6 +404,28 @@ async def test_more_streams_than_agreed_are_refused() -> None:
     listener.close()
 
 
+async def test_several_tokens_for_one_server_are_tunnels_of_their_own() -> None:
+    ends: list[Tunnel] = []
+
+    async def script(connection: ServerConnection, _: Request) -> None:
+        await connection.switch(UPGRADED)
+        ends.append(Tunnel(connection.stream, client=False))
+        await ends[-1].run()
+
+    async with server(script) as place, trio.open_nursery() as nursery:
+        url = f"{place.url.origin}/base"
+        both = servers_of([token(url), Token((url,), "agent-2", Secret("s"))])
+        agent = RemoteAgent(both, allow=Allow())
+        nursery.start_soon(agent.run)
+        with trio.fail_after(5):
+            while len(agent.tunnels) < 2 or len(ends) < 2:  # noqa: ASYNC110 - no event for it
+                await trio.sleep(0.005)
+            agent.cut()
+            while agent.tunnels or not all(end.reason for end in ends):  # noqa: ASYNC110 - as above
+                await trio.sleep(0.005)
+        nursery.cancel_scope.cancel()
+
+
 async def test_sigterm_drains_and_a_second_one_leaves_at_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
