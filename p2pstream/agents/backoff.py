@@ -9,6 +9,8 @@ FIRST_SECONDS: Final = 1.0
 LONGEST_SECONDS: Final = 30.0
 # A session that held this long was good: the next failure is a new one.
 GOOD_SECONDS: Final = 20.0
+# The longest that a server may ask a refused agent to wait: it may be well again long before.
+MOST_RETRY_AFTER_SECONDS: Final = 300.0
 # ±20 %, so that agents that lost one server together do not return together.
 JITTER: Final = 0.2
 
@@ -32,7 +34,8 @@ class Backoff:
     def after_refusal(self, retry_after_seconds: float = 0.0) -> float:
         """How long to wait when asking again soon cannot help."""
         self._next = LONGEST_SECONDS
-        return self._jittered(max(LONGEST_SECONDS, retry_after_seconds))
+        asked = min(retry_after_seconds, MOST_RETRY_AFTER_SECONDS)
+        return self._jittered(max(LONGEST_SECONDS, asked))
 
     def _jittered(self, delay: float) -> float:
         return delay * (1 - JITTER + 2 * JITTER * self._random())

@@ -39,6 +39,8 @@ _ANEW: Final = (
 )
 # A certificate is below 1 KiB; a few for a chain.
 _MAX_CA_BYTES: Final = 16_384
+# As much as a server shows of it.
+_MAX_NAME: Final = 128
 
 
 class Unreachable(P2PStreamError):
@@ -131,10 +133,10 @@ async def join(server: Server, name: str, max_streams: int = MAX_STREAMS) -> Joi
         if isinstance(answer, Response):
             raise _refusal(answer)
         _check_101(answer.headers)
+        granted = min(_granted(answer.headers), max_streams)
     except BaseException:
         stream.close()
         raise
-    granted = min(_granted(answer.headers), max_streams)
     return Joined(Unread(stream, answer.leftover) if answer.leftover else stream, granted)
 
 
@@ -201,7 +203,7 @@ def _request(server: Server, name: str, max_streams: int) -> Request:
         ("upgrade", PROTOCOL),
         ("authorization", f"Bearer {server.secret.reveal()}"),
         (f"{prefix}agent-id", server.agent_id),
-        (f"{prefix}agent-name", name.encode().decode("latin-1")),
+        (f"{prefix}agent-name", _printable(name, _MAX_NAME).encode().decode("latin-1")),
         (f"{prefix}agent-version", __version__),
         (f"{prefix}agent-reports", "1"),
         (f"{prefix}tunnel-version", "1"),
@@ -218,20 +220,25 @@ def _check_101(headers: Headers) -> None:
     version = dict(headers).get("x-p2pstream-tunnel-version", "1")
     if version != "1":
         raise RefusedByServer(
-            f"the server speaks tunnel version {version[:20]}: upgrade this agent"
+            f"the server speaks tunnel version {_printable(version, 20)}: upgrade this agent"
         )
 
 
 def _granted(headers: Headers) -> int:
     text = dict(headers).get("x-p2pstream-tunnel-max-concurrent-streams", "")
-    if text.isascii() and text.isdigit() and 1 <= int(text) <= MAX_STREAMS:
+    if text.isascii() and text.isdigit() and len(text) <= 4 and 1 <= int(text) <= MAX_STREAMS:
         return int(text)
     return MAX_STREAMS
 
 
+def _printable(text: str, most: int) -> str:
+    """What of a foreign text may stand in a log, in a terminal, or in a field."""
+    return "".join(c for c in text if c.isprintable()).strip()[:most]
+
+
 def _refusal(response: Response) -> P2PStreamError:
     """What to make of an answer that is no 101, and what the operator can do."""
-    said = response.body.decode("utf-8", "replace").strip()[:200]
+    said = _printable(response.body.decode("utf-8", "replace"), 200)
     retry_after = response.header("retry-after") or ""
     seconds = float(retry_after) if retry_after.isascii() and retry_after.isdigit() else 0.0
     if response.status == 401:

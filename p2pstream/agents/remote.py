@@ -3,7 +3,8 @@
 Rules:
 
 1. It needs no inbound port and keeps no state.
-2. Servers are strangers to each other: each has a task, its own delays, its own tunnel.
+2. Servers are strangers to each other: each has a task, its own delays, its own tunnel, and a
+   bulkhead around it: whatever one of them makes us stumble over ends its session only.
 3. Draining says GoAway on every tunnel, lets the streams end, and leaves; what arrives meanwhile
    is refused by the tunnel.
 """
@@ -27,14 +28,13 @@ from p2pstream.agents.bootstrap import (
     Joined,
     RefusedByServer,
     Server,
-    Unreachable,
     join,
 )
 from p2pstream.agents.origin import receive_request, serve_request
 from p2pstream.agents.report import send_reports
 from p2pstream.agents.tunnel import Tunnel
 from p2pstream.agents.tunnel_stream import TunnelStream
-from p2pstream.errors import Fault, P2PStreamError, StreamError
+from p2pstream.errors import Fault, P2PStreamError
 from p2pstream.wire.opening import ReportRequest
 
 log = logging.getLogger(__name__)
@@ -88,7 +88,11 @@ class RemoteAgent:
     async def _stay_connected(self, server: Server) -> None:
         backoff = Backoff(random.random)
         while not self._leaving.is_set():
-            delay = await self._one_session(server, backoff)
+            try:
+                delay = await self._one_session(server, backoff)
+            except Exception:  # rule 2: the bulkhead around one server's session
+                delay = backoff.after_refusal()
+                log.exception("%s: the session failed; next attempt in %.0f s", server, delay)
             with trio.move_on_after(delay):
                 await self._leaving.wait()
 
@@ -100,7 +104,7 @@ class RemoteAgent:
             delay = backoff.after_refusal(refusal.retry_after_seconds)
             log.error("%s: %s; next attempt in %.0f s", server, refusal, delay)
             return delay
-        except (Unreachable, Fault, StreamError) as error:
+        except P2PStreamError as error:
             delay = backoff.after_session(0)
             log.warning("%s: %s; next attempt in %.1f s", server, _told(error), delay)
             return delay
@@ -126,7 +130,7 @@ class RemoteAgent:
             nonlocal joined, failure
             try:
                 joined = await join(server, self._name, self._max_streams)
-            except (RefusedByServer, Unreachable, Fault, StreamError) as error:
+            except P2PStreamError as error:
                 failure = error  # raised outside the nursery, which would wrap it
             nursery.cancel_scope.cancel()
 

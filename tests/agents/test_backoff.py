@@ -31,6 +31,7 @@ def test_a_refusal_waits_the_longest_and_so_does_what_follows() -> None:
     assert backoff.after_session(5) == 30
     assert backoff.after_refusal(120) == 120
     assert backoff.after_refusal(3) == 30
+    assert backoff.after_refusal(1e9) == backoff.after_refusal(float("inf")) == 300
     assert backoff.after_session(25) == 1
 
 

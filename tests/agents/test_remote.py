@@ -18,6 +18,7 @@ import trio.testing
 from p2pstream.agents.allow import Allow
 from p2pstream.agents.bootstrap import (
     MAX_STREAMS,
+    Joined,
     RefusedByServer,
     Server,
     Unreachable,
@@ -96,6 +97,19 @@ async def test_the_request_is_exactly_what_the_spec_says() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("name", "sent"),
+    [(" media box ", "media box"), ("a\r\nb\x1b\udc80", "ab"), ("n" * 200, "n" * 128)],
+)
+async def test_a_name_is_made_fit_for_a_field(name: str, sent: str) -> None:
+    async def script(connection: ServerConnection, request: Request) -> None:
+        assert request.header("x-p2pstream-agent-name") == sent
+        await connection.switch(UPGRADED)
+
+    async with server(script) as place:
+        (await join(place, name)).stream.close()
+
+
 VERSION = ("x-p2pstream-tunnel-version", "1")
 STREAMS = "x-p2pstream-tunnel-max-concurrent-streams"
 
@@ -108,6 +122,7 @@ STREAMS = "x-p2pstream-tunnel-max-concurrent-streams"
         (UPGRADED, MAX_STREAMS),
         ((*UPGRADED, (STREAMS, "many")), MAX_STREAMS),
         ((*UPGRADED, (STREAMS, "0")), MAX_STREAMS),
+        ((*UPGRADED, (STREAMS, "1" * 5_000)), MAX_STREAMS),
     ],
 )
 async def test_a_101_is_accepted_with_and_without_its_optional_fields(
@@ -132,6 +147,7 @@ async def test_a_101_is_accepted_with_and_without_its_optional_fields(
         (Response.text(503, "leaving"), Unreachable, "the server answered 503: leaving"),
         (Response.text(404, "x" * 5_000), Unreachable, "the server answered 404: x{200}$"),
         (Response(200), Unreachable, "answered 200"),
+        (Response(500, body=b"\x1b[2Jx\r\ny\x9b\xc2\x9bz\0"), Unreachable, "500: .2Jxy\ufffdz$"),
     ],
 )
 async def test_other_answers_are_told_apart(
@@ -304,6 +320,29 @@ async def test_a_permanent_refusal_waits_the_longest_and_says_what_to_do(
     assert all(24 <= gap <= 37 for gap in gaps(times))
     assert "is the agent declared and enabled" in caplog.text
     assert "s3cret" not in caplog.text
+
+
+async def test_what_nobody_foresaw_ends_one_servers_session_only(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def stumble(place: Server, name: str, max_streams: int) -> Joined:
+        if place.agent_id == "agent-2":
+            raise ZeroDivisionError
+        return await join(place, name, max_streams)
+
+    monkeypatch.setattr("p2pstream.agents.remote.join", stumble)
+    tunnels = Tunnels()
+    async with server(tunnels) as place, trio.open_nursery() as nursery:
+        other = servers_of([Token((str(place),), "agent-2", Secret("s"))])
+        nursery.start_soon(RemoteAgent([*other, place], allow=Allow()).run)
+        with trio.fail_after(5):
+            await tunnels.up.wait()
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        assert tunnels.tunnel is not None
+        assert tunnels.tunnel.reason is None
+        nursery.cancel_scope.cancel()
+    assert "the session failed; next attempt in" in caplog.text
+    assert "ZeroDivisionError" in caplog.text
 
 
 @asynccontextmanager
