@@ -25,7 +25,7 @@ import secrets
 from collections.abc import Mapping
 from typing import Final
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from p2pstream.config.model import Agent
 from p2pstream.config.scalars import Secret, TokenHash, parse_base_url, parse_id
@@ -139,7 +139,11 @@ class Refusal:
 
 
 def authenticate(agents: Mapping[str, Agent], agent_id: str, secret: bytes) -> Agent | Refusal:
-    """The agent that has this id and secret, in the time that it takes for any id and secret."""
+    """The agent that has this id and secret, in the time that it takes for any id and secret.
+
+    Of several hashes it has the one that matched alone: whoever keeps it can tell when that is
+    withdrawn.
+    """
     agent = agents.get(agent_id)
     hashes = agent.token_hash if agent is not None else ()
     # Two comparisons for everyone: an agent has two hashes at most, while its secret is rotated.
@@ -151,7 +155,10 @@ def authenticate(agents: Mapping[str, Agent], agent_id: str, secret: bytes) -> A
         return Refusal(f"agent {agent.id}: wrong secret")
     if not agent.enabled:
         return Refusal(f"agent {agent.id}: disabled")
-    return agent
+    if len(hashes) == 1:  # all agents but those whose secret is being rotated
+        return agent
+    matched = (one for one, matches_it in zip(padded, matches, strict=True) if matches_it)
+    return evolve(agent, token_hash=tuple(matched))
 
 
 def _base64url(data: bytes) -> str:

@@ -27,6 +27,7 @@ from attrs import frozen
 from p2pstream.agents.report import Reports
 from p2pstream.agents.tunnel import Tunnel
 from p2pstream.config.model import Agent
+from p2pstream.config.scalars import TokenHash
 from p2pstream.errors import AgentDisconnected, StreamError, TunnelLost
 from p2pstream.net.stream import Stream
 from p2pstream.net.tuning import give_back_memory
@@ -292,20 +293,17 @@ class Hub:
 
     def apply(self, agents: Iterable[Agent]) -> None:
         """Take over a reloaded configuration (rule 4)."""
-        self.agents = {agent.id: agent for agent in agents}
+        before, self.agents = self.agents, {agent.id: agent for agent in agents}
         for attached in list(self._attached.values()):
             if not self._may_stay(attached):
                 self._say_goodbye(attached, "the configuration no longer lets it in")
         for table in (self._replaced, self._suspected):
-            for agent_id in table.keys() - self.agents.keys():
-                del table[agent_id]
+            for agent_id in list(table):
+                if _hashes(self.agents, agent_id) != _hashes(before, agent_id):
+                    del table[agent_id]  # twins with one token are no more, or not with this one
 
     def _may_stay(self, attached: _AgentTunnel) -> bool:
-        """Whether the agent is still declared, enabled, and has a hash that it had when it came.
-
-        The secret itself is not kept, so of two hashes either may have been the one: withdrawing
-        one of them at a rotation's end leaves the tunnel, and a reconnect asks again.
-        """
+        """Whether the agent is still declared, enabled, and has the hash that it came in with."""
         agent = self.agents.get(attached.agent_id)
         if agent is None or not agent.enabled:
             return False
@@ -342,6 +340,12 @@ async def _shows_life(tunnel: Tunnel) -> bool:
             if tunnel.received != before:
                 return True
     return False
+
+
+def _hashes(agents: Mapping[str, Agent], agent_id: str) -> tuple[TokenHash, ...]:
+    """Of the agent's secrets; none if there is no such agent."""
+    agent = agents.get(agent_id)
+    return () if agent is None else agent.token_hash
 
 
 def _return_seconds() -> float:

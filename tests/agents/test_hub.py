@@ -191,6 +191,18 @@ async def test_when_the_twin_left_the_other_gets_in(
     assert await field.hub.admit(ONE) is None
 
 
+async def test_a_changed_secret_ends_a_suspicion(
+    field: Field, autojump_clock: trio.testing.MockClock
+) -> None:
+    for _ in range(6):
+        await field.connect()
+    field.hub.apply([evolve(ONE, weight=5), TWO])
+    assert await field.hub.admit(ONE) is not None
+    rotating = evolve(ONE, token_hash=(OLD, NEW))
+    field.hub.apply([rotating, TWO])
+    assert await field.hub.admit(rotating) is None
+
+
 @pytest.mark.parametrize(
     ("after", "stays"),
     [
@@ -198,6 +210,7 @@ async def test_when_the_twin_left_the_other_gets_in(
         ([evolve(ONE, weight=5, drain=True, labels={"a": "b"}), TWO], True),
         ([evolve(ONE, token_hash=(OLD, NEW)), TWO], True),
         ([evolve(ONE, token_hash=(NEW,)), TWO], False),
+        ([evolve(ONE, token_hash=(NEW, TokenHash.of("newest"))), TWO], False),
         ([evolve(ONE, enabled=False), TWO], False),
         ([TWO], False),
     ],
