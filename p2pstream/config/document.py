@@ -21,10 +21,10 @@ from attrs import define, field, frozen
 
 from p2pstream.config import disk
 from p2pstream.config.fields import NOT_YET
-from p2pstream.config.locate import locate
+from p2pstream.config.locate import locate, locate_long_number
 from p2pstream.config.model import Config
 from p2pstream.config.scalars import ID_PATTERN
-from p2pstream.config.wording import quote
+from p2pstream.config.wording import printable, quote
 
 Key = tuple[str | int, ...]
 
@@ -106,7 +106,7 @@ class Document:
     def show(self, place: Place) -> str:
         """`file:line` or `file:line:column`."""
         numbers = [str(number) for number in (place.line, place.column) if number]
-        return ":".join([self.sources[place.source].name, *numbers])
+        return ":".join([printable(self.sources[place.source].name), *numbers])
 
     def _origin(self, key: Key) -> tuple[int, Key]:
         if len(key) > 1 and isinstance(key[0], str) and isinstance(key[1], int):
@@ -141,11 +141,9 @@ def gather(path: Path) -> Document:
     document = Document()
     directory = Path(os.path.abspath(path)).parent
     try:
-        text = disk.read_text(path, stream=True)
+        text = disk.read_text(path)
     except ValueError as reason:
-        document.sources.append(Source(str(path), directory, ""))
-        document.faults.append((Place(0, 0), "", str(reason)))
-        document.lost = True
+        _unread(document, Source(str(path), directory, ""), reason)
         return document
     return gather_text(text, str(path), directory)
 
@@ -161,7 +159,7 @@ def gather_text(text: str, name: str, directory: Path) -> Document:
             paths = disk.included(pattern, directory)
         except ValueError as reason:
             place = document.place(("include", position))
-            document.faults.append((place, "include", f"`{pattern}` {reason}"))
+            document.faults.append((place, "include", f"{quote(pattern)} {reason}"))
             document.lost = True
             continue
         for path in paths:
@@ -194,16 +192,25 @@ def _include(document: Document, path: Path, directory: Path, main_name: str) ->
     try:
         source.text = disk.read_text(path)
     except ValueError as reason:
-        document.sources.append(source)
-        document.faults.append((Place(len(document.sources) - 1, 0), "", str(reason)))
-        document.lost = True
+        _unread(document, source, reason)
         return
     _parse(document, source)
     number = len(document.sources) - 1
     for key in MAIN_ONLY:
         if source.values.pop(key, None) is not None:
             place = Place(number, source.lines.get((key,), 1))
-            document.faults.append((place, key, f"may stand only in the main file, {main_name}"))
+            text = f"may stand only in the main file, {printable(main_name)}"
+            document.faults.append((place, key, text))
+
+
+def _unread(document: Document, source: Source, reason: ValueError) -> None:
+    """Keep a file that could not be read, for its fault to name."""
+    document.sources.append(source)
+    line, text = 0, str(reason)
+    if isinstance(reason, disk.NotUtf8):
+        line, text = reason.line, "is not UTF-8"
+    document.faults.append((Place(len(document.sources) - 1, line), "", text))
+    document.lost = True
 
 
 def _parse(document: Document, source: Source) -> None:
@@ -219,25 +226,26 @@ def _parse(document: Document, source: Source) -> None:
         source.values = {}
         document.faults.append((Place(number, 1), "", "is not UTF-8"))
     except ValueError as reason:
-        place, text = _toml_fault(number, source.text, str(reason))
-        document.faults.append((place, "", text))
+        document.faults.append(_toml_fault(document, number, str(reason)))
     else:
         return
     document.lost = True
 
 
-def _toml_fault(number: int, text: str, reason: str) -> tuple[Place, str]:
+def _toml_fault(document: Document, number: int, reason: str) -> tuple[Place, str, str]:
     found = _AT.search(reason)
+    text = document.sources[number].text
+    if found is None:  # not the parser's own words: Python refuses a number of thousands of digits
+        key, line = locate_long_number(text)
+        return Place(number, line), document.path_text(key), "is a number out of all range"
     lines = text.replace("\r\n", "\n").split("\n")
     line, column = len(lines), len(lines[-1]) + 1
-    if found is None:  # not the parser's own words: a number with thousands of digits
-        return Place(number, 1), "not valid TOML: a value in it is out of all range"
     if found[1]:
         line, column = int(found[1]), int(found[2])
     what = reason[: found.start()]
     what = _PLAINER.get(what, what[:1].lower() + what[1:])
     end = "" if found[1] else ", and the file ends here"
-    return Place(number, line, column), f"not valid TOML: {what}{end}"
+    return Place(number, line, column), "", f"not valid TOML: {what}{end}"
 
 
 def _merge(document: Document) -> None:

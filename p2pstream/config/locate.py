@@ -10,6 +10,7 @@ Rule 3  A table that is both implied (`[a.b]`) and written (`[a]`) is where it i
 from __future__ import annotations
 
 import re
+import sys
 import tomllib
 
 Key = tuple[str | int, ...]
@@ -25,6 +26,7 @@ _STRING = re.compile(
     r"|'[^'\n]*'",
     re.DOTALL,
 )
+_LONG_NUMBER = re.compile(r"[+-]?[0-9_]+[ \t\r]*")
 # Far deeper than any key of ours; a path is kept for each level, so depth costs its square.
 _DEEPEST = 64
 
@@ -41,6 +43,20 @@ def locate(text: str) -> dict[Key, int]:
     return scanner.lines
 
 
+def locate_long_number(text: str) -> tuple[Key, int]:
+    """The first number that is too long for Python, and its line; `(), 1` if there is none.
+
+    The text need not be valid behind it.
+    """
+    scanner = _Scanner(text)
+    try:
+        scanner.document()
+    except (_Unexpected, RecursionError):
+        pass  # Rule 1
+    key = scanner.long_number
+    return key, scanner.lines.get(key, 1)
+
+
 class _Unexpected(Exception):
     """The text is not what `tomllib` would have accepted."""
 
@@ -52,6 +68,7 @@ class _Scanner:
         self._at = 0
         self._counted = 0  # line breaks are counted up to here ...
         self._line = 1  # ... and this is the line of that place
+        self.long_number: Key = ()
         self._elements: dict[Key, int] = {}  # array of tables -> how many it has so far
 
     def document(self) -> None:
@@ -157,8 +174,13 @@ class _Scanner:
             self._array(key)
         elif first == "{":
             self._inline_table(key)
-        else:
-            self._skip(_SCALAR)
+        elif self._is_long(self._skip(_SCALAR)) and not self.long_number:
+            self.long_number = key
+
+    def _is_long(self, scalar: str) -> bool:
+        """Whether it is a number that Python refuses to read."""
+        most = sys.get_int_max_str_digits()
+        return len(scalar) > most and _LONG_NUMBER.fullmatch(scalar) is not None
 
     def _array(self, key: Key) -> None:
         self._take("[")

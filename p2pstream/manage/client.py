@@ -60,7 +60,7 @@ def settings(config_file: Path) -> Config:
     Error: `ConfigError`, with every fault of the file if those two are at fault.
     """
     try:
-        raw = tomllib.loads(read_text(config_file, stream=True))
+        raw = tomllib.loads(read_text(config_file))
         tables = {key: value for key, value in raw.items() if key in ("server", "management")}
         return load_text(tomli_w.dumps(tables), str(config_file), config_file.absolute().parent)
     except (ValueError, ConfigError):

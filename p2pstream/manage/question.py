@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from p2pstream.config.model import Config
+from p2pstream.config.wording import printable
 from p2pstream.policy.request import Request, find_listener
 
 
@@ -18,7 +19,7 @@ def parse_question(
     try:
         request = Request.parse(f"{method} {url}", map(_field, headers))
     except ValueError as error:
-        raise ValueError(f"the request {error}") from error
+        raise ValueError(f"the request {printable(str(error))}") from error
     if not listener_id:
         try:
             return find_listener(config, request).id, request
@@ -26,7 +27,8 @@ def parse_question(
             raise ValueError(f"{error}; name one with --listener") from error
     known = [one.id for one in config.listeners]
     if listener_id not in known:
-        raise ValueError(f"there is no listener {listener_id}, only {', '.join(known) or 'none'}")
+        wanted = printable(listener_id)
+        raise ValueError(f"there is no listener {wanted}, only {', '.join(known) or 'none'}")
     return listener_id, request
 
 

@@ -96,6 +96,9 @@ def test_explain(run: Any, config: Path) -> None:
         (("GET", "http://a/", "--listener", "wbe"), "there is no listener wbe, only web"),
         (("GET", "http://a/", "--header", "Host"), "is not `Name: value`: Host"),
         (("GET", "http://a,b/"), "host that is none"),
+        (("GET", "http://a/", "--listener", "x\x1b[31m"), "no listener x\\x1b[31m, only web"),
+        (("GET", "http://a/", "--header", "\x1b[31m"), "`Name: value`: \\x1b[31m"),
+        (("GET", "http://\x1b[31m/"), "host that is none: \\x1b[31m"),
     ],
 )
 def test_explain_usage(run: Any, config: Path, arguments: tuple[str, ...], told: str) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -28,17 +29,31 @@ def test_what_cannot_be_read_says_why(tmp_path: Path, name: str) -> None:
         assert str(tmp_path) not in str(caught.value)
 
 
-def test_a_secret_may_come_through_a_pipe_and_a_certificate_may_not(tmp_path: Path) -> None:
-    reader, writer = os.pipe()
-    os.write(writer, b"hunter2\n")
-    os.close(writer)
-    path = Path(f"/dev/fd/{reader}")
-    try:
-        with pytest.raises(ValueError, match="not a regular file"):
-            disk.digest(path)
-        assert disk.read_secret_file(path) == "hunter2"
-    finally:
-        os.close(reader)
+READERS = (disk.read_text, disk.digest, disk.read_secret_file)
+
+
+@pytest.mark.parametrize("read", READERS)
+def test_nothing_waits_for_a_pipe_or_a_device(tmp_path: Path, read: Callable[..., object]) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    for path in (tmp_path / "fifo", Path("/dev/zero")):
+        with pytest.raises(ValueError, match=r"^is not a regular file$"):
+            read(path)
+    with pytest.raises(ValueError, match=r"^is not a regular file$"):
+        disk.included("fifo", tmp_path)
+
+
+@pytest.mark.parametrize("read", READERS)
+def test_a_disk_that_fails_is_a_fault(read: Callable[..., object]) -> None:
+    """It opens, and then every read of its beginning fails."""
+    with pytest.raises(ValueError, match=r"^cannot be read: Input/output error$"):
+        read(Path("/proc/self/mem"))
+
+
+@pytest.mark.parametrize("read", READERS)
+def test_a_dangling_link_says_what_it_is(tmp_path: Path, read: Callable[..., object]) -> None:
+    (tmp_path / "link").symlink_to("nowhere")
+    with pytest.raises(ValueError, match=r"^is a link to what does not exist$"):
+        read(tmp_path / "link")
 
 
 def test_a_digest_is_of_the_content(tmp_path: Path) -> None:
@@ -80,3 +95,53 @@ def test_patterns_find_files_by_name_and_plain_names_must_exist(tmp_path: Path) 
     for pattern in ("none.toml", "d.toml", "*\0"):
         with pytest.raises(ValueError, match=r"not|is"):
             disk.included(pattern, tmp_path)
+
+
+def test_a_pattern_finds_what_only_reading_shows_to_be_none(tmp_path: Path) -> None:
+    """A link into nowhere, a FIFO: to pass over them would remove what they declare."""
+    (tmp_path / "a.toml").symlink_to("nowhere")
+    os.mkfifo(tmp_path / "b.toml")
+    assert disk.included("*.toml", tmp_path) == [tmp_path / "a.toml", tmp_path / "b.toml"]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "folder"),
+    [
+        ("loop/*.toml", "loop"),
+        ("[l]oop/*/x.toml", None),  # no folder for who looks for one
+        ("good/*/loop/*.toml", None),
+        ("good/loop/**/*.toml", "good/loop"),
+        ("file/*.toml", "file"),
+        ("none/*.toml", None),
+        ("none/**/*.toml", None),
+        ("**/*.toml", None),
+    ],
+)
+def test_a_folder_that_cannot_be_looked_into_is_not_empty(
+    tmp_path: Path, pattern: str, folder: str | None
+) -> None:
+    (tmp_path / "good").mkdir()
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path / "loop", tmp_path / "good" / "loop"):
+        path.symlink_to(path)  # as good as no permission, also for the superuser
+    if folder is None:
+        assert disk.included(pattern, tmp_path) == []
+        return
+    with pytest.raises(ValueError, match=f'^needs the folder "{folder}", which cannot be read: '):
+        disk.included(pattern, tmp_path)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="the superuser looks into every folder")
+@pytest.mark.parametrize("pattern", ["d/*.toml", "*/*.toml", "**/*.toml"])
+@pytest.mark.parametrize("mode", [0o000, 0o300, 0o400])
+def test_a_folder_of_somebody_else(tmp_path: Path, pattern: str, mode: int) -> None:
+    folder = tmp_path / "d"
+    folder.mkdir()
+    (folder / "a.toml").write_text("")
+    folder.chmod(mode)
+    try:
+        with pytest.raises(ValueError, match="cannot be read: Permission denied"):
+            for path in disk.included(pattern, tmp_path):
+                disk.read_text(path)
+    finally:
+        folder.chmod(0o700)

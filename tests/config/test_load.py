@@ -273,6 +273,15 @@ def test_a_fifo_is_not_waited_for(directory: Path) -> None:
     assert "is not a regular file" in faults(WHOLE, directory=directory)[0]
 
 
+def test_a_file_name_is_no_line_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "a\nb\x1b.toml").write_text("x = 1\n")
+    (tmp_path / "main.toml").write_text('include = ["*.toml"]\n')
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path / "main.toml")
+    (fault,) = caught.value.faults
+    assert fault.startswith(f"{tmp_path}/a\\nb\\x1b.toml:1: x: unknown key")
+
+
 ANY = st.recursive(
     st.text(max_size=6) | st.integers(-2, 2**70) | st.booleans() | st.floats() | st.dates(),
     lambda inner: (
