@@ -142,9 +142,15 @@ class AgentDisconnected(Fault):
 
 
 class AgentDialFailed(Fault):
-    """The agent could not reach the origin, or may not (`dial_forbidden`, `agent_capacity`)."""
+    """The agent could not reach the origin, or may not (`dial_forbidden`)."""
 
     status, kind, whose = 502, "agent_dial_failed", "agent"
+
+
+class AgentFull(AgentDialFailed):
+    """The agent has as many streams as it takes (`agent_capacity`): nothing is wrong with it, nor
+    with the origin, so this never counts against the health of a path.
+    """
 
 
 class AgentDialTimeout(Fault):

@@ -25,7 +25,7 @@ from typing import Any, Final
 
 from attrs import frozen
 
-from p2pstream.errors import AgentDialFailed, AgentDialTimeout, Fault, P2PStreamError
+from p2pstream.errors import AgentDialFailed, AgentDialTimeout, AgentFull, Fault, P2PStreamError
 
 VERSION: Final = 1
 MAX_JSON_BYTES: Final = 16 * 1024
@@ -37,6 +37,7 @@ _MAX_REQUEST_ID: Final = 256
 _MAX_HOST: Final = 253
 # What an operator wants to read of an error in a log line, and far below the frame's limit.
 _MAX_ERROR: Final = 1_024
+_MAX_KIND: Final = 64
 
 
 class ErrorKind(StrEnum):
@@ -58,7 +59,7 @@ _FAULTS: Final[dict[ErrorKind, type[Fault]]] = {
     ErrorKind.DIAL_FORBIDDEN: AgentDialFailed,
     ErrorKind.UNSUPPORTED_VERSION: AgentDialFailed,
     ErrorKind.INVALID_OPEN_REQUEST: AgentDialFailed,
-    ErrorKind.AGENT_CAPACITY: AgentDialFailed,
+    ErrorKind.AGENT_CAPACITY: AgentFull,
     ErrorKind.OPEN_REQUEST_TIMEOUT: AgentDialTimeout,
 }
 
@@ -176,8 +177,8 @@ class Verdict:
             raise OpeningError(f"ok: true or false is needed, got {_show(ok)}")
         return cls(
             ok,
-            None if ok else _string(message, "error_kind"),
-            "" if ok else _string(message, "error", default="")[:_MAX_ERROR],
+            None if ok else _printable(_string(message, "error_kind"), _MAX_KIND),
+            "" if ok else _printable(_string(message, "error", default=""), _MAX_ERROR),
             _nanos(message, "dial_duration_nanos"),
             _nanos(message, "dns_duration_nanos"),
         )
@@ -280,6 +281,11 @@ def _string(message: dict[str, Any], key: str, default: str | None = None) -> st
     if not isinstance(value, str):
         raise OpeningError(f"{key}: a string is needed, got {_show(value)}")
     return value
+
+
+def _printable(text: str, most: int) -> str:
+    """What of an agent's words may stand in a log and in a terminal: one line, no controls."""
+    return "".join(c for c in text if c.isprintable())[:most]
 
 
 def _nanos(message: dict[str, Any], key: str) -> int | None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from p2pstream.errors import AgentDialFailed, AgentDialTimeout, Fault
+from p2pstream.errors import AgentDialFailed, AgentDialTimeout, AgentFull, Fault
 from p2pstream.wire.opening import (
     MAX_JSON_BYTES,
     ErrorKind,
@@ -39,7 +39,7 @@ VERDICT = st.builds(
     Verdict,
     st.just(False),
     st.sampled_from(ErrorKind).map(str),
-    st.text(max_size=200),
+    st.text(max_size=200).filter(str.isprintable),
     NANOS,
     NANOS,
 )
@@ -202,7 +202,7 @@ def test_a_verdict_at_fault(payload: bytes, says: str) -> None:
         ("dial_forbidden", AgentDialFailed),
         ("unsupported_version", AgentDialFailed),
         ("invalid_open_request", AgentDialFailed),
-        ("agent_capacity", AgentDialFailed),
+        ("agent_capacity", AgentFull),
         ("open_request_timeout", AgentDialTimeout),
         ("of_the_future", AgentDialFailed),
     ],
@@ -213,6 +213,12 @@ def test_what_a_refusal_makes_of_the_request(kind: str, fault: type[Fault]) -> N
     assert type(made) is fault
     assert made.detail == f"{kind}: why"
     assert Verdict(False, kind).fault().detail == kind
+
+
+def test_what_an_agent_says_is_fit_for_a_log_and_a_terminal() -> None:
+    said = {"ok": False, "error_kind": "k\n" + "k" * 100, "error": "\x1b]0;x\a\nforged \ud800"}
+    verdict = Verdict.parse(json.dumps(said).encode())
+    assert verdict == Verdict(False, "k" * 64, "]0;xforged ")
 
 
 @pytest.mark.parametrize(
