@@ -2,11 +2,12 @@
 // our server, or a server for our agent. It speaks the bootstrap and the opening frames as they are
 // specified, and nothing of ours.
 //
-//	gopeer agent  -server URL -id ID -secret SECRET [-pin HEX | -skip-verify]
+//	gopeer agent  -server URL -id ID -secret SECRET [-pin HEX | -skip-verify] [-race]
 //	gopeer server -listen HOST:PORT [-cert FILE -key FILE -ca FILE] -id ID -secret SECRET
 //	              -origin HOST:PORT -bytes N
 //
-// The agent runs until its tunnel ends. The server waits for one agent, moves N bytes each way
+// The agent runs until its tunnel ends; with -race it dials no origins, but closes each stream
+// while it still writes to it. The server waits for one agent, moves N bytes each way
 // through it against the test origin (see test_go_yamux.py), prints what it saw as one line of JSON,
 // and ends. Its first line of output is the address it listens on.
 package main
@@ -62,7 +63,7 @@ type verdict struct {
 type options struct {
 	server, id, secret, pin       string
 	listen, cert, key, ca, origin string
-	skipVerify                    bool
+	skipVerify, race              bool
 	bytes                         int64
 }
 
@@ -80,6 +81,7 @@ func main() {
 	flags.StringVar(&o.secret, "secret", "", "secret of the agent")
 	flags.StringVar(&o.pin, "pin", "", "agent: SHA-256 of the public key to expect in the chain, hex")
 	flags.BoolVar(&o.skipVerify, "skip-verify", false, "agent: accept any certificate")
+	flags.BoolVar(&o.race, "race", false, "agent: close each stream while another goroutine writes")
 	flags.StringVar(&o.listen, "listen", "127.0.0.1:0", "server: where to wait for the agent")
 	flags.StringVar(&o.cert, "cert", "", "server: certificate, PEM; none: plain TCP")
 	flags.StringVar(&o.key, "key", "", "server: private key, PEM")
@@ -113,13 +115,17 @@ func runAgent(o options) error {
 	if err != nil {
 		return err
 	}
+	serve := serveStream
+	if o.race {
+		serve = raceStream
+	}
 	for {
 		stream, err := session.AcceptStream()
 		if err != nil {
 			log.Printf("gopeer agent: tunnel ended: %v", err)
 			return nil
 		}
-		go serveStream(stream)
+		go serve(stream)
 	}
 }
 
@@ -236,6 +242,25 @@ func serveStream(stream *yamux.Stream) {
 		stream.Close() // yamux: ends our direction only
 	}()
 	both.Wait()
+}
+
+// raceStream agrees, then writes in one goroutine and closes in another, as io.Copy both ways may:
+// Write looks at the state and then queues its frame, so data may follow the FIN.
+func raceStream(stream *yamux.Stream) {
+	var request openRequest
+	if readOpening(stream, &request) != nil || writeOpening(stream, verdict{OK: true}) != nil {
+		return
+	}
+	go func() {
+		piece := make([]byte, 300)
+		for {
+			if _, err := stream.Write(piece); err != nil {
+				return
+			}
+		}
+	}()
+	time.Sleep(time.Duration(stream.StreamID()%7) * 100 * time.Microsecond)
+	stream.Close()
 }
 
 // --- server --------------------------------------------------------------------------------------

@@ -70,12 +70,15 @@ def over_tcp(sock: socket.socket) -> TcpStream:
 
 
 @asynccontextmanager
-async def go_agent(gopeer: Path, certificate: Path | None, start: Start) -> AsyncIterator[Tunnel]:
+async def go_agent(
+    gopeer: Path, certificate: Path | None, start: Start, *words: str
+) -> AsyncIterator[Tunnel]:
     """A tunnel to an agent in Go, after the bootstrap of spec §8."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         scheme, trust = ("https", ["-pin", pin_of(certificate)]) if certificate else ("http", [])
         url = f"{scheme}://localhost:{listener.getsockname()[1]}/base/"
-        await start(gopeer, "agent", "-server", url, "-id", "go-1", "-secret", SECRET, *trust)
+        words = (*words, "-server", url, "-id", "go-1", "-secret", SECRET, *trust)
+        await start(gopeer, "agent", *words)
         listener.setblocking(False)
         await trio.lowlevel.wait_readable(listener)
         stream: Stream = over_tcp(listener.accept()[0])
@@ -188,6 +191,22 @@ async def test_a_go_agent_beside_resets_and_a_reader_that_does_not_read(
         stuck.close()
         await trio.sleep(0.1)
         assert (tunnel.reason, tunnel.streams) == (None, 0)
+
+
+async def test_a_go_agent_may_close_a_stream_while_it_writes(gopeer: Path, start: Start) -> None:
+    """Data that comes behind its FIN concerns nobody, least of all the other streams."""
+
+    async def open_one_after_another() -> None:
+        for _ in range(100):
+            stream = await open_to(tunnel, 1)
+            await receive_all(stream)
+            stream.close()
+
+    async with go_agent(gopeer, None, start, "-race") as tunnel:
+        async with trio.open_nursery() as nursery:
+            for _ in range(20):
+                nursery.start_soon(open_one_after_another)
+        assert tunnel.reason is None
 
 
 async def test_a_go_agent_that_dies_is_noticed_at_once(

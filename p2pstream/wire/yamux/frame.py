@@ -6,8 +6,8 @@ Rules:
 
 1. `length` counts payload bytes only on Data; on WindowUpdate it is the credit granted, on Ping
    an opaque value to be echoed, on GoAway the reason.
-2. Strict: another version, type or flag bit means that we no longer know where frames begin, so
-   the session ends. The specification reserves nothing for extensions.
+2. Strict: another version or type means that we no longer know where frames begin, so the session
+   ends. A flag bit that we do not know moves no frame: it is ignored, as hashicorp/yamux does.
 3. Ping and GoAway belong to the session: stream id 0. All others belong to a stream: never 0.
 """
 
@@ -75,7 +75,6 @@ SYN: Final = int(Flag.SYN)
 ACK: Final = int(Flag.ACK)
 FIN: Final = int(Flag.FIN)
 RST: Final = int(Flag.RST)
-ALL_FLAGS: Final = SYN | ACK | FIN | RST
 
 
 class ProtocolError(TunnelLost):
@@ -106,7 +105,7 @@ class Frame:
     def parse(cls, data: bytes, offset: int = 0) -> Frame:
         """Read the header at `offset`. Errors: `ProtocolError` as `check_header`."""
         fused, flags, stream_id, length = HEADER_FUSED.unpack_from(data, offset)
-        check_header(fused, flags, stream_id)
+        check_header(fused, stream_id)
         return cls(FrameType(fused), Flag(flags), stream_id, length)
 
 
@@ -115,14 +114,12 @@ def pack(kind: int, flags: int, stream_id: int, length: int) -> bytes:
     return _HEADER.pack(VERSION, kind, flags, stream_id, length)
 
 
-def check_header(fused: int, flags: int, stream_id: int) -> None:
+def check_header(fused: int, stream_id: int) -> None:
     """Hold a header, its version and type `fused`, to rules 2 and 3. Errors: `ProtocolError`."""
     if fused > GO_AWAY:
         version, kind = fused >> 8, fused & 0xFF
         if version != VERSION:
             raise ProtocolError(f"version {version}, this is version {VERSION}")
         raise ProtocolError(f"unknown frame type {kind}")
-    if flags & ~ALL_FLAGS:
-        raise ProtocolError(f"unknown flags {flags:#06x}")
     if (stream_id == 0) != (fused in (PING, GO_AWAY)):
         raise ProtocolError(f"{FrameType(fused).name} with stream id {stream_id}")

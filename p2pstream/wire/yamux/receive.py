@@ -154,7 +154,7 @@ class Receiver:
 
         A FIN is left to the caller, because it comes after the payload.
         """
-        check_header(kind, flags, stream_id)
+        check_header(kind, stream_id)
         if flags & SYN:
             stream = self._streams.opened(stream_id, self.refusing)
             if stream is None:
@@ -187,7 +187,7 @@ class Receiver:
 
     def _receive_session_frame(self, kind: int, flags: int, stream_id: int, value: int) -> None:
         """Ping and GoAway (spec, "Ping" and "Go Away")."""
-        check_header(kind, flags, stream_id)
+        check_header(kind, stream_id)
         if kind == PING:
             self._receive_ping(flags, value)
         elif value == GoAwayCode.NORMAL:
@@ -198,11 +198,11 @@ class Receiver:
 
     def _receive_ping(self, flags: int, value: int) -> None:
         """A question is answered, an answer kept; a flood of either within `MAX_PONGS`."""
-        if flags == SYN:
+        if flags & SYN:
             if self._turns.pongs < MAX_PONGS:
                 self._turns.pongs += 1
                 self._turns.answer(pack(PING, ACK, 0, value))
-        elif flags == ACK:
+        elif flags & ACK:
             if len(self.pongs) < MAX_PONGS:
                 self.pongs.append(value)
         else:

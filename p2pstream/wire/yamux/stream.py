@@ -7,7 +7,7 @@ Rules:
 2. A pair that is not in the table is a fault. A `RECV_` input: of the peer, and the session ends
    (`ProtocolError`). A `SEND_` input: of our caller (`StreamClosed`).
 3. `IGNORE` is for what an honest peer may still send, or our caller still ask, because it could
-   not know yet how the stream ended.
+   not know yet how the stream ended; and for what says nothing new.
 4. A stream acknowledges when it is accepted, so an opener that counts its unacknowledged streams
    (hashicorp/yamux does) never overruns our backlog. An opener that ends its direction first is
    acknowledged at once, because after that the state no longer tells.
@@ -80,8 +80,10 @@ TABLE: Final[dict[tuple[State, Input], tuple[Action, State]]] = {
     (_S.SYN_SENT, _I.RECV_FIN): (_PROCEED, _S.REMOTE_CLOSED),
     (_S.SYN_SENT, _I.SEND_RST): (_PROCEED, _S.RESET),
     (_S.SYN_SENT, _I.RECV_RST): (_PROCEED, _S.RESET),
-    # In the backlog: the peer may speak, we accept or refuse before we do.
+    # In the backlog: the peer may speak, we accept or refuse before we do. Its own ACK says nothing
+    # to us, nor to hashicorp/yamux.
     (_S.SYN_RECEIVED, _I.SEND_ACK): (_PROCEED, _S.ESTABLISHED),
+    (_S.SYN_RECEIVED, _I.RECV_ACK): (_IGNORE, _S.SYN_RECEIVED),
     (_S.SYN_RECEIVED, _I.RECV_DATA): (_PROCEED, _S.SYN_RECEIVED),
     (_S.SYN_RECEIVED, _I.RECV_WINDOW): (_PROCEED, _S.SYN_RECEIVED),
     (_S.SYN_RECEIVED, _I.RECV_FIN): (_ACKNOWLEDGE, _S.REMOTE_CLOSED),
@@ -107,15 +109,18 @@ TABLE: Final[dict[tuple[State, Input], tuple[Action, State]]] = {
     (_S.LOCAL_CLOSED, _I.RECV_RST): (_PROCEED, _S.RESET),
     # We only speak now: the peer sends no more, so it needs no credit. It may be accepted only
     # now (acknowledged it was, rule 4), and the ACK of a stream of ours may come after its FIN.
+    # So may data, from a peer that closes while another of its threads writes (hashicorp/yamux
+    # looks at the state, then queues the frame): it comes too late, as for a stream that is over.
     (_S.REMOTE_CLOSED, _I.SEND_ACK): (_IGNORE, _S.REMOTE_CLOSED),
     (_S.REMOTE_CLOSED, _I.RECV_ACK): (_IGNORE, _S.REMOTE_CLOSED),
     (_S.REMOTE_CLOSED, _I.SEND_DATA): (_PROCEED, _S.REMOTE_CLOSED),
+    (_S.REMOTE_CLOSED, _I.RECV_DATA): (_IGNORE, _S.REMOTE_CLOSED),
     (_S.REMOTE_CLOSED, _I.SEND_WINDOW): (_IGNORE, _S.REMOTE_CLOSED),
     (_S.REMOTE_CLOSED, _I.RECV_WINDOW): (_PROCEED, _S.REMOTE_CLOSED),
     (_S.REMOTE_CLOSED, _I.SEND_FIN): (_PROCEED, _S.CLOSED),
     (_S.REMOTE_CLOSED, _I.SEND_RST): (_PROCEED, _S.RESET),
     (_S.REMOTE_CLOSED, _I.RECV_RST): (_PROCEED, _S.RESET),
-    # Over in both directions. A peer reads, and grants credit, after its own FIN; the rest it
+    # Over in both directions. A peer reads, and grants credit, after its own FIN; a second FIN it
     # cannot send honestly, but the session has forgotten the stream and cannot tell.
     (_S.CLOSED, _I.RECV_ACK): (_IGNORE, _S.CLOSED),
     (_S.CLOSED, _I.RECV_DATA): (_IGNORE, _S.CLOSED),

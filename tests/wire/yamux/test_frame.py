@@ -75,8 +75,6 @@ def test_layout(frame: Frame, octets: str) -> None:
         ("ff 03 0000 00000000 00000000", "version 255"),
         ("00 04 0000 00000001 00000000", "unknown frame type 4"),
         ("00 ff 0000 00000000 00000000", "unknown frame type 255"),
-        ("00 00 0010 00000001 00000000", "unknown flags 0x0010"),
-        ("00 01 8001 00000001 00000000", "unknown flags 0x8001"),
         ("00 00 0000 00000000 00000000", "DATA with stream id 0"),
         ("00 01 0000 00000000 00000000", "WINDOW_UPDATE with stream id 0"),
         ("00 02 0001 00000001 00000000", "PING with stream id 1"),

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, multiple, rule
 
 from p2pstream.errors import StreamClosed
+from p2pstream.wire.yamux.frame import DATA, pack
 from p2pstream.wire.yamux.session import Session
 from p2pstream.wire.yamux.stream import BROKEN, OPENED, State, Stream
 from p2pstream.wire.yamux.window import INITIAL_WINDOW
@@ -140,6 +141,17 @@ class TwoSessions(RuleBasedStateMachine):
             assert stream_id in side.finished or stream_id in self.cut
             return
         side.finished.add(stream_id)
+
+    @rule(stream_id=streams, is_client=st.booleans(), size=st.integers(1, 2**18))
+    def write_that_races_with_finish(self, stream_id: int, is_client: bool, size: int) -> None:
+        """As hashicorp/yamux may: the data is queued behind the end, and never read."""
+        side = self.side(is_client)
+        stream = side.streams.get(stream_id)
+        if stream is not None and stream_id in side.finished:
+            while side.pump():
+                pass
+            if stream.state in (State.LOCAL_CLOSED, State.CLOSED):  # not without credit, say
+                side.wire += pack(DATA, 0, stream_id, size) + bytes(size)
 
     @rule(stream_id=streams, is_client=st.booleans())
     def reset(self, stream_id: int, is_client: bool) -> None:

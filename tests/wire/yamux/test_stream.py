@@ -21,10 +21,10 @@ GRID = """
                  SND RCV SND RCV SND RCV SND RCV SND RCV SND RCV
 IDLE             S   R   .   .   .   .   .   .   .   .   x   .
 SYN_SENT         .   .   .   E   S   S   S   S   L   M   X   X
-SYN_RECEIVED     .   .   E   .   .   R   .   R   .   M!  X   X
+SYN_RECEIVED     .   .   E   r   .   R   .   R   .   M!  X   X
 ESTABLISHED      .   .   .   e   E   E   E   E   L   M   X   X
 LOCAL_CLOSED     .   .   .   l   .   L   L   l   .   C   X   X
-REMOTE_CLOSED    .   .   m   m   M   .   m   M   C   .   X   X
+REMOTE_CLOSED    .   .   m   m   M   m   m   M   C   .   X   X
 CLOSED           .   .   .   c   .   c   c   c   .   c   c   c
 RESET            .   .   x   x   .   x   x   x   .   x   x   x
 """
