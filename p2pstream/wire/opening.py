@@ -229,8 +229,9 @@ class OpeningReader:
 def parse_address(address: str) -> tuple[str, int]:
     """Split `host:port`, IPv6 in brackets. Errors: `OpeningError`."""
     host, colon, port_text = address.rpartition(":")
-    port = int(port_text) if port_text.isascii() and port_text.isdigit() else 0
-    if not colon or len(port_text) > 5 or not 1 <= port <= 65_535:
+    is_number = len(port_text) <= 5 and port_text.isascii() and port_text.isdigit()
+    port = int(port_text) if is_number else 0  # of 5,000 digits `int` makes a ValueError
+    if not colon or not 1 <= port <= 65_535:
         raise OpeningError(f"address: host:port with a port of 1 to 65535, got {_show(address)}")
     if host.startswith("[") and host.endswith("]"):
         try:

@@ -245,6 +245,7 @@ def test_addresses(address: str, parts: tuple[str, int]) -> None:
         "localhost:",
         "localhost:0",
         "localhost:65536",
+        pytest.param("localhost:" + "9" * 5_000, id="5000 digits"),
         "localhost:-1",
         "localhost:+80",
         "localhost: 80",
