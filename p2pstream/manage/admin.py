@@ -39,6 +39,9 @@ def open_admin(config: Management, state_dir: Path) -> TokenHash:
         token = path.read_text().strip()
     except OSError as error:
         raise CommandError(f"{path}: {(error.strerror or str(error)).lower()}") from error
+    except UnicodeDecodeError:
+        # Not the error itself, which has all that was read in it.
+        raise CommandError(f"{path}: is not text; remove the file, and one is made") from None
     if not token:
         raise CommandError(f"{path}: has no token in it; remove the file, and one is made")
     return TokenHash.of(token)

@@ -6,7 +6,7 @@
 
 What is refused answers `{"faults": [...], "exit_code": n}`, with the exit code that a command
 leaves with: 422 and 3 for the file, 400 and 2 for the question, 404 for an id that is not there,
-500 and 1 for the system.
+500 and 1 for the system, 503 and 1 for what cannot be had now.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from p2pstream.manage.encoding import encoded
 from p2pstream.manage.endpoints import ENDPOINTS, EXPLAIN, PLAN, RELOAD, STATUS, Endpoint
 from p2pstream.manage.guard import Guard
 from p2pstream.manage.openapi import description
-from p2pstream.manage.replies import json_response, refusal
+from p2pstream.manage.replies import Unavailable, json_response, refusal
 from p2pstream.manage.server import Exchange, Handler, Router
 from p2pstream.net.http import Response
 
@@ -66,6 +66,8 @@ def _handler(guard: Guard, endpoint: Endpoint, view: View) -> Handler:
             return refusal(error.faults, error.exit_code)
         except NotThere as error:
             return refusal((str(error),), error.exit_code, status=404)
+        except Unavailable as error:
+            return refusal((str(error),), error.exit_code, status=503)
         except CommandError as error:
             return refusal((str(error),), error.exit_code)
         except ValueError as error:

@@ -20,9 +20,15 @@ from typing import Any, Final
 
 from attrs import evolve
 
+from p2pstream.errors import CommandError
 from p2pstream.net.http import Headers, Response
 
 Json = dict[str, Any]
+
+
+class Unavailable(CommandError):
+    """It cannot be had now, and may be later: 503 (RFC 9110 §15.6.4)."""
+
 
 API: Final = "/api/"
 

@@ -6,20 +6,27 @@ Rules:
 2. What the disk does not take is dropped, counted and told once: a full disk costs the log, never
    traffic. What waits for a slow disk is bounded.
 3. `reopen` lets a rotated file go: lines after it are in the new file, whole lines in either.
+4. Nothing waits for who reads a pipe: one that nobody reads cannot be opened, and one that is not
+   read for a while costs lines, as a full disk does.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
+import select
+import threading
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from datetime import UTC, datetime
+from io import FileIO
 from pathlib import Path
 from typing import Any, Final
 
 import trio
+from attrs import frozen
 
 from p2pstream.errors import CommandError
 from p2pstream.observe.records import Record
@@ -32,6 +39,12 @@ MAX_WAITING: Final = 100_000
 # Records in one go: a few milliseconds of a thread that shares the interpreter with requests.
 _BATCH: Final = 1_000
 _MODE: Final = 0o640  # addresses of clients are in it
+# As `open` does with "a", but for pipes (rule 4).
+_FLAGS: Final = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
+# What takes longer to open is on a network file system whose server is gone.
+OPEN_SECONDS: Final = 5.0
+# How long a full pipe may be left unread: a reader that is at work needs milliseconds.
+_READER_SECONDS: Final = 1.0
 
 _encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 
@@ -67,32 +80,59 @@ def _millis(seconds: float | None) -> float | None:
     return None if seconds is None else round(seconds * 1000, 3)
 
 
+@frozen
+class Opened:
+    """What `AccessLog.follow` takes: a file that is open already, or None for no log."""
+
+    path: Path | None
+    file: FileIO | None
+
+    def close(self) -> None:
+        """Let it go: nobody is going to follow it."""
+        if self.file is not None:
+            self.file.close()
+
+
 class AccessLog:
     """The file, if one is wanted. `write` is the request side's only call, and never waits."""
 
     def __init__(self, path: Path | None, name: Callable[[int], str]) -> None:
         """`name` makes a request id's text. Error: `CommandError`."""
         self._name = name
-        self._path: Path | None = None
-        self._fd = -1
+        self._path = path
+        self._file = None if path is None else _open(path)
+        self._next: FileIO | None = None  # in place of `_file`, once that is stale
         self._waiting: list[Record] = []
         self._work = trio.Event()
         self._writing = trio.Lock()
+        self._storing = threading.Lock()  # `close` may come while the thread is at work
         self._stale = False
         self._broken = False
         self.dropped = 0
         """Lines that were lost, since the start."""
-        self.follow(path)
 
-    def follow(self, path: Path | None) -> None:
-        """Write to this file from now on, None: to none. Error: `CommandError`; all stays then."""
-        if path == self._path:
+    async def open(self, path: Path | None) -> Opened:
+        """Open what `follow` is to take, if it is another file. Error: `CommandError`."""
+        if path is None or path == self._path:
+            return Opened(path, None)
+        try:
+            with trio.fail_after(OPEN_SECONDS):
+                file = await trio.to_thread.run_sync(_open, path, abandon_on_cancel=True)
+        except trio.TooSlowError:
+            raise CommandError(
+                f"access_log {path}: could not be opened in {OPEN_SECONDS:g} s"
+            ) from None
+        return Opened(path, file)
+
+    def follow(self, opened: Opened) -> None:
+        """Write to this file from now on. Cannot fail: what could has been done by `open`."""
+        if opened.path == self._path:
             return
-        if path is None:
+        if opened.path is None:
             self._waiting.clear()
-        else:
-            os.close(_open(path))  # whether it can be opened is told here, while it can be refused
-        self._path = path
+        if self._next is not None:
+            self._next.close()  # not written to yet
+        self._path, self._next = opened.path, opened.file
         self.reopen()
 
     def reopen(self) -> None:
@@ -124,39 +164,48 @@ class AccessLog:
         async with self._writing:
             while self._stale or self._waiting:
                 # Not to be abandoned when cancelled: the descriptor is in use.
-                await trio.to_thread.run_sync(self._store, self._next())
+                await trio.to_thread.run_sync(self._store, *self._take())
 
     def close(self) -> None:
         """Write what is left, at the end of the process."""
         while self._waiting:
-            self._store(self._next())
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+            self._store(*self._take())
+            if self._broken:  # nor will it take the next ones, and nobody is to wait for that
+                self._lost(len(self._waiting), "it takes no more")
+                self._waiting.clear()
+        with self._storing:
+            for file in (self._file, self._next):
+                if file is not None:
+                    file.close()
+            self._file = self._next = None
 
-    def _next(self) -> list[Record]:
-        batch = self._waiting[:_BATCH]
+    def _take(self) -> tuple[list[Record], Path | None, FileIO | None]:
+        """What `_store` is to do: a batch, where to, and a file to let go before."""
+        batch, stale = self._waiting[:_BATCH], None
         del self._waiting[:_BATCH]
-        return batch
-
-    def _store(self, batch: list[Record]) -> None:
-        """Write a batch; runs in the thread."""
         if self._stale:
             self._stale = False
-            if self._fd >= 0:
-                os.close(self._fd)
-                self._fd = -1
-        path, name = self._path, self._name
-        if path is None or not batch:
-            return
+            stale, self._file, self._next = self._file, self._next, None
+        return batch, self._path, stale
+
+    def _store(self, batch: list[Record], path: Path | None, stale: FileIO | None) -> None:
+        """Write a batch; runs in the thread."""
+        with self._storing:
+            if stale is not None:
+                stale.close()
+            if path is not None and batch:
+                self._append(batch, path)
+
+    def _append(self, batch: list[Record], path: Path) -> None:
+        name = self._name
         data = "".join(line_of(record, name) for record in batch).encode("utf-8")
         try:
-            if self._fd < 0:
-                self._fd = _open(path)
+            if self._file is None or self._file.closed:
+                self._file = _open(path)
         except CommandError as error:
             self._lost(len(batch), str(error.__cause__ or error).lower())
             return
-        kept, problem = _write_lines(self._fd, data)
+        kept, problem = _write_lines(self._file.fileno(), data)
         if problem is not None:
             self._lost(data.count(b"\n", kept), problem)
         elif self._broken:
@@ -170,9 +219,10 @@ class AccessLog:
             log.error("access log %s: lines are lost: %s", self._path, why)
 
 
-def _open(path: Path) -> int:
+def _open(path: Path) -> FileIO:
+    """Open for appending; closed at the latest when nobody has it any more."""
     try:
-        return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, _MODE)
+        return FileIO(path, "ab", opener=lambda name, _: os.open(name, _FLAGS, _MODE))
     except OSError as error:
         raise CommandError(
             f"access_log {path}: {(error.strerror or str(error)).lower()}"
@@ -188,10 +238,21 @@ def _write_lines(fd: int, data: bytes) -> tuple[int, str | None]:
     try:
         with memoryview(data) as view:
             while written < len(view):
-                written += os.write(fd, view[written:])
+                try:
+                    written += os.write(fd, view[written:])
+                except BlockingIOError:
+                    _wait_for_reader(fd)
     except OSError as error:
         kept = data.rfind(b"\n", 0, written) + 1
         with suppress(OSError):  # a pipe has no length
             os.ftruncate(fd, os.fstat(fd).st_size - (written - kept))
         return kept, (error.strerror or str(error)).lower()
     return written, None
+
+
+def _wait_for_reader(fd: int) -> None:
+    """Wait until a pipe has room. Error: `OSError` (rule 4)."""
+    poll = select.poll()
+    poll.register(fd, select.POLLOUT)
+    if not poll.poll(_READER_SECONDS * 1000):
+        raise TimeoutError(errno.ETIMEDOUT, "its reader takes no more")

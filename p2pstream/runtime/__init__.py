@@ -9,9 +9,10 @@
     ├── accepting           one task per listening socket; ended by closing the socket
     └── connections         one task per client; outlives its listener
 
-Reload is a transaction (`reload`): a child reads the file (`loading`), a thread compiles it, new
-sockets are bound (`listeners`), and only when all of that succeeded one reference is swapped and
-what is gone is stopped. Any fault before the swap keeps everything as it was.
+Reload is a transaction (`reload`): a child reads the file (`loading`), a thread compiles it, admin
+token and access log are opened, new sockets are bound (`listeners`), and only when all of that
+succeeded one reference is swapped and what is gone is stopped. Any fault before the swap keeps
+everything as it was.
 
 What goes on through a reload: requests, which end as they began, on removed listeners too; upgraded
 connections, for as long as their ends want; idle connections of listeners that stay. Idle ones of

@@ -22,10 +22,10 @@ from p2pstream.manage import (
 )
 from p2pstream.manage.clock import Clock
 from p2pstream.manage.question import parse_question
-from p2pstream.manage.replies import Json
+from p2pstream.manage.replies import Json, Unavailable
 from p2pstream.manage.traffic import traffic
 from p2pstream.policy.explain import explain
-from p2pstream.runtime.reload import told
+from p2pstream.runtime.reload import STOPPING, told
 
 if TYPE_CHECKING:
     from p2pstream.runtime.process import Runtime
@@ -129,7 +129,7 @@ class Answers:
         return await steps.run(self._runtime.status())
 
     async def plan(self) -> Json:
-        """What a reload would change. Errors: `ConfigError`, `CommandError`."""
+        """What a reload would change. Errors: `ConfigError`, `CommandError` (`Unavailable`)."""
         changes = await self._runtime.reloading.plan()
         agents = self._runtime.hub.status()
         await trio.lowlevel.checkpoint()
@@ -152,8 +152,10 @@ class Answers:
         return {**self._file(), **live_views.explain(board, explanation, agents)}
 
     async def reload(self) -> Json:
-        """Take over the file. Errors: `ConfigError`, `CommandError`."""
+        """Take over the file. Errors: `ConfigError`, `CommandError` (`Unavailable`)."""
         outcome = await self._runtime.reloading.reload()
+        if outcome is STOPPING:
+            raise Unavailable(*STOPPING.faults)
         if outcome.exit_code == ConfigError.exit_code:
             raise ConfigError(outcome.faults)
         if outcome.exit_code:

@@ -147,10 +147,10 @@ class Listeners:
         return prepared
 
     def forget(self, prepared: Prepared) -> None:
-        """Close again what was bound and is not going to be settled."""
+        """Close again what was bound and is not going to be settled; what was settled stays."""
         _share(prepared.sharing, False)
-        for opened in prepared.opened.values():
-            if opened.listening is not None:
+        for where, opened in prepared.opened.items():
+            if opened.listening is not None and self._open.get(where) is not opened:
                 opened.listening.close()
 
     def settle(self, prepared: Prepared, nursery: trio.Nursery) -> frozenset[str]:

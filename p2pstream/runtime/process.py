@@ -10,6 +10,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -18,7 +19,7 @@ import trio
 from p2pstream.agents.hub import Hub
 from p2pstream.config.load import Loaded
 from p2pstream.config.model import Config, Listener
-from p2pstream.config.scalars import bracketed
+from p2pstream.config.scalars import TokenHash, bracketed
 from p2pstream.errors import CommandError, Fault, P2PStreamError
 from p2pstream.health.monitor import Monitor
 from p2pstream.manage import api, metrics, pages, views
@@ -31,17 +32,18 @@ from p2pstream.net.origins import Origins
 from p2pstream.net.stream import Stream
 from p2pstream.net.tuning import tune_allocator, tune_collector
 from p2pstream.observe import logs
-from p2pstream.observe.access import AccessLog
+from p2pstream.observe.access import AccessLog, Opened
 from p2pstream.observe.records import Record, Records
 from p2pstream.policy.board import Board
 from p2pstream.policy.decide import Choice
+from p2pstream.policy.state import TargetState
 from p2pstream.proxy.server import ProxyServer
 from p2pstream.proxy.upstream import Upstreams
 from p2pstream.runtime.answers import Answers
-from p2pstream.runtime.listeners import Listeners, Prepared
+from p2pstream.runtime.listeners import Listeners
 from p2pstream.runtime.loading import without_text
 from p2pstream.runtime.observing import Observing, Present
-from p2pstream.runtime.reload import Reloading, let_go
+from p2pstream.runtime.reload import LetGo, Ready, Reloading, let_go
 from p2pstream.runtime.watching import Watching
 from p2pstream.snapshot import Snapshot, TargetPlan, compile_snapshot
 
@@ -94,7 +96,9 @@ class Runtime:
         self.access_log = AccessLog(config.server.access_log, self.proxy.records.name)
         self._counted_at = 0.0  # Trio time
         self._listeners = Listeners(self.proxy.serve)
-        self.reloading = Reloading(config_file, loaded, snapshot, self._listeners, self._swap)
+        self.reloading = Reloading(
+            config_file, loaded, snapshot, self._listeners, self._prepare, self._swap
+        )
         self.reloading.on_outcome = self.observing.reloaded
         self._reload_scope = trio.CancelScope()
         self._state_dir = state_dir = config.server.state_dir
@@ -278,46 +282,41 @@ class Runtime:
 
     # --- reload ---------------------------------------------------------------------------------
 
-    async def _swap(self, loaded: Loaded, snapshot: Snapshot, prepared: Prepared) -> None:
-        """Take over what was prepared. From here on nothing can fail.
+    async def _prepare(self, config: Config) -> tuple[TokenHash, Opened]:
+        """Open what a configuration needs beside its sockets. Error: `CommandError`."""
+        admin = await trio.to_thread.run_sync(
+            open_admin, config.management, self._state_dir, abandon_on_cancel=True
+        )
+        return admin, await self.access_log.open(config.server.access_log)
 
-        What requests see changes in one step; what can wait follows in others, so that no single
-        one is long.
-        """
+    def _swap(self, loaded: Loaded, snapshot: Snapshot, ready: Ready) -> LetGo:
+        """Take over what was prepared, all of it in one step: nothing here can fail."""
         config, old = loaded.config, self.proxy.snapshot
         logs.configure(config.server.log_level, config.server.log_format)
-        self._let_in(config)
-        self._log_to(config)
+        self._admin = ready.admin
         self.config = config
         self.observing.retain(config.server.retention_days)
         replaced = self.board.rebind(snapshot.tables)
         self.proxy.snapshot = snapshot
-        gone = self._listeners.settle(prepared, self._nursery)
+        gone = self._listeners.settle(ready.sockets, self._nursery)
         self.hub.apply(config.agents)
         self.monitor.follow()
+        self.access_log.follow(ready.log)
+        return partial(self._let_go, old, snapshot, replaced, gone)
+
+    async def _let_go(
+        self, old: Snapshot, new: Snapshot, replaced: list[TargetState], gone: frozenset[str]
+    ) -> None:
+        """What can wait after a swap: in steps of its own, so that no single one is long."""
         await trio.lowlevel.checkpoint()
         self.proxy.drain(gone)
         self.upstreams.retain(
             target.extra
-            for target in snapshot.tables.targets.values()
+            for target in new.tables.targets.values()
             if isinstance(target.extra, TargetPlan)
         )
         self.origins.read_ca_files_anew()
-        await let_go(old, snapshot, replaced)
-
-    def _let_in(self, config: Config) -> None:
-        """Go by the admin token of a new configuration; by the old one if it cannot be kept."""
-        try:
-            self._admin = open_admin(config.management, self._state_dir)
-        except CommandError as error:
-            log.error("reload: the admin token stays as it was: %s", error)
-
-    def _log_to(self, config: Config) -> None:
-        """Write the access log where a new configuration says; where it was if that cannot be."""
-        try:
-            self.access_log.follow(config.server.access_log)
-        except CommandError as error:
-            log.error("reload: the access log stays where it was: %s", error)
+        await let_go(old, new, replaced)
 
 
 def _address(listener: Listener) -> str:

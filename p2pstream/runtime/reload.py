@@ -2,12 +2,14 @@
 
     read      the file, its expectations, what it changes       in a child: see `loading`
     compile   the snapshot, where it differs; certificates      in a thread
-    prepare   new sockets are bound
-    swap      one step; from here on nothing can fail           `process`
+    prepare   admin token and access log are opened, new sockets bound
+    swap      one step, in which nothing can fail               `process`
+    let go    what the old configuration left is freed
 
 Rules:
 
-1. Any fault before the swap leaves everything as it was.
+1. Any fault before the swap leaves everything as it was: what runs, what the next reload is
+   compared with, and what is open.
 2. One reload at a time. Who asks while one runs gets the one after it, which reads the file later
    than the asking; all who ask meanwhile get the same one.
 3. A setting that needs another start is told, and waits for it; everything else is in force.
@@ -18,6 +20,7 @@ from __future__ import annotations
 import gc
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -28,7 +31,10 @@ from attrs import define, evolve, field, frozen
 from p2pstream.config.load import Loaded
 from p2pstream.config.model import Config
 from p2pstream.config.plan import Plan
+from p2pstream.config.scalars import TokenHash
 from p2pstream.errors import CommandError, ConfigError
+from p2pstream.manage.replies import Unavailable
+from p2pstream.observe.access import Opened
 from p2pstream.policy.route import RouteTable
 from p2pstream.policy.state import TargetState
 from p2pstream.runtime.listeners import Contexts, Listeners, Prepared
@@ -78,8 +84,22 @@ class _Run:
     """Who asked: `SIGHUP`, `api`."""
 
 
-Swap = Callable[[Loaded, Snapshot, Prepared], Awaitable[None]]
+@frozen
+class Ready:
+    """What a configuration needs beside its snapshot, and what could have failed."""
 
+    admin: TokenHash
+    log: Opened
+    sockets: Prepared
+
+
+LetGo = Callable[[], Awaitable[None]]
+
+Swap = Callable[[Loaded, Snapshot, Ready], LetGo]
+"""Takes a configuration over, in one step; returns what is to be done when that is done."""
+
+# What is asked for a reload while the server leaves.
+STOPPING: Final = Outcome(faults=("the server is stopping",), exit_code=CommandError.exit_code)
 
 # An empty file is valid TOML, and what an editor or a copy leaves behind for a moment.
 _NOTHING_LEFT: Final = (
@@ -107,41 +127,57 @@ class Reloading:
         loaded: Loaded,
         snapshot: Snapshot,
         listeners: Listeners,
+        prepare: Callable[[Config], Awaitable[tuple[TokenHash, Opened]]],
         swap: Swap,
     ) -> None:
+        """`prepare` opens what is no socket; it may raise `CommandError`."""
         self.config_file = config_file
         self.loaded = without_text(loaded)
         self._snapshot = snapshot
         self._listeners = listeners
+        self._prepare = prepare
         self._swap = swap
+        self._stopping = False
         self._next = _Run()
         self._wanted = trio.Event()
         self.on_outcome: Callable[[str, Outcome], object] = lambda _, __: None
         """Told who asked, and what came of it."""
 
     def ask(self, by: str = "SIGHUP") -> _Run:
-        """Want a reload; does not wait for it."""
+        """Want a reload; does not wait for it. There is none any more once `serve` has ended."""
         self._next.by.add(by)
         self._wanted.set()
         return self._next
 
     async def reload(self) -> Outcome:
-        """Want a reload, and wait for what comes of it."""
+        """Want a reload, and wait for what comes of it: `STOPPING` if the server leaves."""
+        if self._stopping:
+            return STOPPING
         run = self.ask("api")
         await run.done.wait()
         return run.outcome
 
     async def serve(self) -> None:
         """Do the reloads that are wanted, one after another, until cancelled (rule 2)."""
-        while True:
-            await self._wanted.wait()
-            run, self._next, self._wanted = self._next, _Run(), trio.Event()
-            run.outcome = await self._once()
-            self.on_outcome(", ".join(sorted(run.by)), run.outcome)
-            run.done.set()
+        run = self._next
+        try:
+            while True:
+                await self._wanted.wait()
+                run, self._next, self._wanted = self._next, _Run(), trio.Event()
+                run.outcome = await self._once()
+                self.on_outcome(", ".join(sorted(run.by)), run.outcome)
+                run.done.set()
+        finally:
+            self._stopping = True
+            for waiting in {run, self._next}:
+                if not waiting.done.is_set():
+                    waiting.outcome = STOPPING
+                    waiting.done.set()
 
     async def plan(self) -> Plan:
-        """What a reload would change. Errors: `ConfigError`, `CommandError`."""
+        """What a reload would change. Errors: `ConfigError`, `CommandError` (`Unavailable`)."""
+        if self._stopping:
+            raise Unavailable(*STOPPING.faults)
         return (await read_aside(self.config_file, self.loaded)).changes
 
     async def _once(self) -> Outcome:
@@ -161,7 +197,9 @@ class Reloading:
             return _refused((str(error),), error.exit_code)
         except Exception as error:  # rule 1: a bulkhead, for what nobody foresaw
             log.exception("reload crashed")
-            return _refused((repr(error),), CommandError.exit_code)
+            # Not its text, which may repeat what was read: the token of the administrator, say.
+            why = f"an unforeseen {type(error).__name__}; the server's log says more"
+            return _refused((why,), CommandError.exit_code)
         finally:
             gc.enable()
         for warning in read.loaded.warnings:
@@ -176,16 +214,29 @@ class Reloading:
         return Outcome(tuple(lines), read.loaded.warnings)
 
     async def _take_over(self, read: Read) -> None:
-        config = read.loaded.config
-        renewed = read.loaded.renewed_since(self.loaded)
+        loaded, config = read.loaded, read.loaded.config
+        renewed = loaded.renewed_since(self.loaded)
         snapshot, contexts = await trio.to_thread.run_sync(
-            partial(_compile, read.loaded, self._snapshot, self._listeners, renewed)
+            partial(_compile, loaded, self._snapshot, self._listeners, renewed)
         )
-        prepared = self._listeners.prepare(config, contexts)
-        self.loaded, self._snapshot = read.loaded, snapshot
-        with trio.CancelScope(shield=True):
-            await self._swap(read.loaded, snapshot, prepared)
-        self._tidy(len(config.routes))
+        with ExitStack() as undo:
+            admin, opened = await self._prepare(config)
+            undo.callback(opened.close)
+            sockets = self._listeners.prepare(config, contexts)
+            undo.callback(self._listeners.forget, sockets)
+            let_go = self._swap(loaded, snapshot, Ready(admin, opened, sockets))
+            self.loaded, self._snapshot = loaded, snapshot
+            undo.pop_all()
+        await self._finish(let_go, len(config.routes))
+
+    async def _finish(self, let_go: LetGo, routes: int) -> None:
+        """Let the old configuration go. The new one is in force, whatever goes wrong here."""
+        try:
+            with trio.CancelScope(shield=True):
+                await let_go()
+        except Exception:  # a bulkhead, for what nobody foresaw
+            log.exception("reload: not all that was before could be let go")
+        self._tidy(routes)
 
     def _tidy(self, routes: int) -> None:
         """Find what the old configuration left in cycles, or put it off if that took long."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 import signal
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -107,14 +109,14 @@ async def test_rotation_loses_no_line(log: AccessLog, tmp_path: Path) -> None:
 async def test_it_goes_where_the_file_says_after_a_reload(log: AccessLog, tmp_path: Path) -> None:
     log.write([record(1)])
     await settled(log)
-    log.follow(tmp_path / "other.log")
+    log.follow(await log.open(tmp_path / "other.log"))
     log.write([record(2)])
     await settled(log)
-    log.follow(None)
+    log.follow(await log.open(None))
     log.write([record(3)])
     await settled(log)
     with pytest.raises(CommandError, match=r"access_log .*: no such file or directory"):
-        log.follow(tmp_path / "missing" / "access.log")
+        await log.open(tmp_path / "missing" / "access.log")
     assert lines(tmp_path / "access.log") == [1]
     assert lines(tmp_path / "other.log") == [2]
 
@@ -122,6 +124,64 @@ async def test_it_goes_where_the_file_says_after_a_reload(log: AccessLog, tmp_pa
 def test_a_file_that_cannot_be_opened_is_told_at_the_start(tmp_path: Path) -> None:
     with pytest.raises(CommandError, match="access_log"):
         AccessLog(tmp_path / "missing" / "access.log", str)
+    os.mkfifo(tmp_path / "fifo")  # nobody reads it: to open it would wait for ever
+    with pytest.raises(CommandError, match=r"access_log .*fifo: no such device or address"):
+        AccessLog(tmp_path / "fifo", str)
+
+
+async def test_what_is_opened_in_vain_leaves_all_as_it_was(log: AccessLog, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    for name, why in (("fifo", "no such device or address"), (".", "is a directory")):
+        with pytest.raises(CommandError, match=why):
+            await log.open(tmp_path / name)
+    (await log.open(tmp_path / "other.log")).close()
+    log.write([record(1)])
+    await settled(log)
+    assert lines(tmp_path / "access.log") == [1]
+
+
+async def test_a_disk_that_does_not_answer_holds_nobody_up(
+    log: AccessLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer = threading.Event()
+    monkeypatch.setattr(access, "OPEN_SECONDS", 0.05)
+    monkeypatch.setattr(access, "_open", lambda _: answer.wait(10))
+    with trio.fail_after(5), pytest.raises(CommandError, match=r"could not be opened in 0\.05 s"):
+        await log.open(tmp_path / "other.log")
+    answer.set()
+
+
+async def test_two_reloads_in_a_row_leave_the_last_file(log: AccessLog, tmp_path: Path) -> None:
+    for name in ("one.log", "two.log", "access.log"):
+        log.follow(await log.open(tmp_path / name))
+    log.write([record(1)])
+    await settled(log)
+    assert lines(tmp_path / "access.log") == [1]
+
+
+async def test_a_pipe_is_written_for_who_reads_it_and_waits_for_nobody(
+    log: AccessLog,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(access, "_READER_SECONDS", 0.1)
+    os.mkfifo(tmp_path / "fifo")
+    reader = os.open(tmp_path / "fifo", os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        log.follow(await log.open(tmp_path / "fifo"))
+        log.write([record(1)])
+        await settled(log)
+        assert json.loads(os.read(reader, 65_536))["request_id"] == "1"
+        log.write(map(record, range(2_000)))  # far more than a pipe holds, and nobody reads
+        await settled(log)
+        assert log.dropped > 0
+        assert "lines are lost: its reader takes no more" in caplog.text
+        log.write(map(record, range(access.MAX_WAITING)))
+        log.close()
+        assert "written again" not in caplog.text
+    finally:
+        os.close(reader)
 
 
 async def test_a_full_disk_costs_lines_and_leaves_no_half_ones(

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -12,10 +13,12 @@ import trio.testing
 from p2pstream.config.load import load_text
 from p2pstream.config.plan import plan
 from p2pstream.errors import CommandError, ConfigError
+from p2pstream.manage.replies import Unavailable
+from p2pstream.observe.access import AccessLog
 from p2pstream.runtime import reload as reload_module
 from p2pstream.runtime.listeners import Listeners
 from p2pstream.runtime.loading import read_aside
-from p2pstream.runtime.reload import Outcome, let_go, told
+from p2pstream.runtime.reload import STOPPING, Outcome, let_go, told
 from p2pstream.snapshot import compile_snapshot
 
 EXTRA = """
@@ -140,6 +143,134 @@ async def test_a_bug_before_the_swap_keeps_all_as_it_was(
     assert await site.get("/extra") == (200, "one")
 
 
+async def test_a_bug_in_the_swap_is_no_reload_and_the_next_one_may_succeed(
+    site: Any, start: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.write(site.listener())
+    await start()
+    runtime = site.runtime
+    before = runtime.reloading.loaded
+
+    def crash(*_: object) -> None:
+        raise ZeroDivisionError
+
+    site.write(site.listener() + site.listener("new", site.other))
+    for owner, step in ((runtime.board, "rebind"), (runtime.hub, "apply")):
+        monkeypatch.setattr(type(owner), step, crash)
+        outcome = await runtime.reloading.reload()
+        assert outcome.faults == ("an unforeseen ZeroDivisionError; the server's log says more",)
+        monkeypatch.undo()
+        assert runtime.reloading.loaded is before
+        assert "+ route new" in (await runtime.reloading.plan()).lines()
+    outcome = await runtime.reloading.reload()
+    assert outcome.exit_code == 0
+    assert await site.get(port=site.other) == (200, "new")
+    assert await site.get() == (200, "web")
+
+
+async def test_what_cannot_be_let_go_does_not_undo_a_reload(
+    site: Any, start: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.write(site.listener())
+    await start()
+
+    def crash(*_: object) -> None:
+        raise ZeroDivisionError
+
+    site.write(site.listener() + EXTRA.format(body="one"))
+    said: list[str] = []
+    monkeypatch.setattr(reload_module.log, "exception", said.append)
+    monkeypatch.setattr(type(site.runtime.origins), "read_ca_files_anew", crash)
+    assert (await site.runtime.reloading.reload()).exit_code == 0
+    assert await site.get("/extra") == (200, "one")
+    assert await site.runtime.reloading.reload() == Outcome()
+    assert said == ["reload: not all that was before could be let go"]
+
+
+@pytest.mark.parametrize(
+    ("token", "told"),
+    [
+        (b"\xff\xfe-not-to-be-told", "is not text; remove the file, and one is made"),
+        (b"\n", "has no token in it; remove the file, and one is made"),
+    ],
+)
+async def test_an_admin_token_that_cannot_be_read_keeps_all_as_it_was(
+    site: Any, start: Any, token: bytes, told: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    site.write(site.listener())
+    await start()
+    before, admin = site.runtime.reloading.loaded, site.runtime._admin
+    file = site.file.parent / "state" / "admin-token"
+    made = file.read_bytes()
+    file.write_bytes(token)
+    site.write(site.listener() + site.listener("new", site.other))
+    outcome = await site.runtime.reloading.reload()
+    assert (outcome.exit_code, outcome.faults) == (1, (f"{file}: {told}",))
+    assert "not-to-be-told" not in caplog.text
+    assert (site.runtime.reloading.loaded, site.runtime._admin) == (before, admin)
+    assert "+ route new" in (await site.runtime.reloading.plan()).lines()
+    with pytest.raises(OSError):
+        await site.get(port=site.other)
+    file.write_bytes(made)
+    assert (await site.runtime.reloading.reload()).exit_code == 0
+    assert await site.get(port=site.other) == (200, "new")
+
+
+@pytest.mark.parametrize(
+    ("path", "told"),
+    [
+        ("fifo", "no such device or address"),
+        ("missing/access.log", "no such file or directory"),
+        (".", "is a directory"),
+    ],
+)
+async def test_an_access_log_that_cannot_be_opened_keeps_all_as_it_was(
+    site: Any, start: Any, path: str, told: str
+) -> None:
+    os.mkfifo(site.file.parent / "fifo")
+    site.write(site.listener(), server='access_log = "access.log"')
+    await start()
+    before = site.runtime.reloading.loaded
+    site.write(site.listener() + site.listener("new", site.other), server=f'access_log = "{path}"')
+    with trio.fail_after(5):
+        outcome = await site.runtime.reloading.reload()
+    assert outcome.exit_code == 1
+    assert [fault for fault in outcome.faults if not fault.endswith(told)] == []
+    assert site.runtime.reloading.loaded is before
+    assert len((await site.runtime.reloading.plan()).settings) == 1
+    with pytest.raises(OSError):
+        await site.get(port=site.other)
+    assert await site.get() == (200, "web")
+    await trio.sleep(0.2)
+    await site.runtime.access_log.flush()
+    assert (site.file.parent / "access.log").read_text().count("\n") == 1
+
+
+async def test_a_port_that_is_taken_leaves_no_access_log_open(
+    site: Any, start: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.write(site.listener())
+    await start()
+    opened: list[Any] = []
+    open_ = AccessLog.open
+
+    async def seen(*arguments: Any) -> Any:
+        opened.append(await open_(*arguments))
+        return opened[-1]
+
+    monkeypatch.setattr(AccessLog, "open", seen)
+    site.write(
+        site.listener() + site.listener("new", site.other), server='access_log = "access.log"'
+    )
+    with trio.socket.socket() as sock:
+        await sock.bind(("127.0.0.1", site.other))
+        sock.listen()
+        assert (await site.runtime.reloading.reload()).exit_code == 1
+    assert [one.file.closed for one in opened] == [True]
+    assert (await site.runtime.reloading.reload()).exit_code == 0
+    assert [one.file.closed for one in opened] == [True, False]
+
+
 async def test_who_asks_during_a_reload_gets_the_next_one(
     site: Any, start: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -218,11 +349,39 @@ async def test_no_reload_while_leaving(site: Any, start: Any) -> None:
         nursery.start_soon(site.runtime.drain)
         await trio.testing.wait_all_tasks_blocked(0.01)
         site.write(site.listener() + site.listener("new", site.other))
-        with trio.move_on_after(0.2):
-            await site.runtime.reloading.reload()
+        with trio.fail_after(5):
+            assert await site.runtime.reloading.reload() is STOPPING
+        with pytest.raises(Unavailable, match="the server is stopping"):
+            await site.runtime.reloading.plan()
+        with pytest.raises(Unavailable, match="the server is stopping"):
+            await site.runtime.answers.reload()
         with pytest.raises(OSError):
             await site.get(port=site.other)
         await held.aclose()
+
+
+async def test_who_waits_for_a_reload_is_told_that_the_server_leaves(
+    site: Any, start: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.write(site.listener())
+    await start()
+
+    async def held(*_: object) -> None:
+        await trio.sleep_forever()
+
+    monkeypatch.setattr(reload_module, "read_aside", held)
+    outcomes: list[Outcome] = []
+
+    async def ask() -> None:
+        outcomes.append(await site.runtime.reloading.reload())
+
+    with trio.fail_after(5):
+        async with trio.open_nursery() as nursery:
+            for _ in range(3):  # one is under way, the others wait for the next one
+                nursery.start_soon(ask)
+                await trio.testing.wait_all_tasks_blocked(0.01)
+            await site.runtime.drain()
+    assert outcomes == [STOPPING] * 3
 
 
 async def test_memory_of_an_old_configuration_is_given_back() -> None:
