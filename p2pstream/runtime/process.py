@@ -103,6 +103,8 @@ class Runtime:
         self._reload_scope = trio.CancelScope()
         self._state_dir = state_dir = config.server.state_dir
         self._management = Management(config.management, state_dir, self.hub)
+        self._management.ready = lambda: self._serving
+        self._serving = False
         self._admin = open_admin(config.management, state_dir)
         self.guard = Guard(lambda: self._admin, config.management)
         self.answers = Answers(self)
@@ -124,6 +126,7 @@ class Runtime:
                 self._nursery = nursery
                 try:
                     await self._start(nursery)
+                    self._serving = True
                     log.info(
                         "serving %s", ", ".join(map(_shown, self.config.listeners)) or "nothing"
                     )
@@ -190,6 +193,7 @@ class Runtime:
 
     async def drain(self) -> None:
         """Stop accepting, let requests end, say goodbye to the agents."""
+        self._serving = False  # first of all: a load balancer is to look elsewhere from now on
         self._reload_scope.cancel()
         grace = self.config.server.shutdown_grace_millis / 1000
         log.info("draining: requests have %g s to end", grace)
