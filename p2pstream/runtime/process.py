@@ -127,9 +127,8 @@ class Runtime:
                 try:
                     await self._start(nursery)
                     self._serving = True
-                    log.info(
-                        "serving %s", ", ".join(map(_shown, self.config.listeners)) or "nothing"
-                    )
+                    served = [_shown(one) for one in self.config.listeners if one.enabled]
+                    log.info("serving %s", ", ".join(served) or "nothing")
                     started()
                     async for number in signals:
                         if number == signal.SIGHUP:
