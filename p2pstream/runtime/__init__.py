@@ -18,6 +18,8 @@ What goes on through a reload: requests, which end as they began, on removed lis
 connections, for as long as their ends want; idle connections of listeners that stay. Idle ones of
 removed listeners end.
 
+One server to a `state_dir`: `owning`.
+
 `answers` is what the API says of all this.
 
 Shutdown: stop accepting; idle connections end at once and busy ones after their request, within

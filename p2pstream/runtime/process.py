@@ -43,6 +43,7 @@ from p2pstream.runtime.answers import Answers
 from p2pstream.runtime.listeners import Listeners
 from p2pstream.runtime.loading import without_text
 from p2pstream.runtime.observing import Observing, Present
+from p2pstream.runtime.owning import owned
 from p2pstream.runtime.reload import LetGo, Ready, Reloading, let_go
 from p2pstream.runtime.watching import Watching
 from p2pstream.snapshot import Snapshot, TargetPlan, compile_snapshot
@@ -366,10 +367,11 @@ def serve(config_file: Path) -> None:
             pid.unlink()
 
     tune_allocator()
-    try:
-        trio.run(main)
-    except BaseExceptionGroup as group:
-        raise _told(group) from None
+    with owned(state_dir):
+        try:
+            trio.run(main)
+        except BaseExceptionGroup as group:
+            raise _told(group) from None
 
 
 def _told(group: BaseExceptionGroup) -> BaseException:

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
+from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
 import trio.testing
 
+from p2pstream.errors import CommandError
 from p2pstream.runtime.listeners import Listeners
+from p2pstream.runtime.owning import lock_file, owned
 
 DISABLED = """
 [[listeners]]
@@ -58,3 +66,52 @@ async def test_it_is_ready_once_it_listens_and_until_it_is_told_to_leave(
         assert await readiness(site) == 503
         assert (await site.get("/healthz", site.management))[0] == 200
         await held.aclose()
+
+
+OWNER = """
+import os, sys, time
+from pathlib import Path
+from p2pstream.runtime.listeners import Listeners
+from p2pstream.runtime.owning import owned
+with owned(Path(sys.argv[1])):
+    if os.fork() == 0:  # as the child does that reads a configuration
+        time.sleep(30)
+    print("mine", flush=True)
+    time.sleep(30)
+"""
+
+
+def test_one_server_to_a_state_directory(tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        command = (sys.executable, "-c", OWNER, str(tmp_path))
+        owner = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
+        stack.callback(owner.wait)
+        stack.callback(os.killpg, owner.pid, signal.SIGKILL)
+        assert owner.stdout is not None
+        stack.enter_context(owner.stdout)
+        assert owner.stdout.readline() == "mine\n"
+        for _ in range(2):
+            with pytest.raises(CommandError) as refused, owned(tmp_path):
+                pass
+            assert str(refused.value).startswith(
+                f"state_dir {tmp_path}: another server has it, process {owner.pid}; "
+            )
+        owner.kill()
+        owner.wait()
+        with owned(tmp_path):  # at once, though the child of the one that was killed still runs
+            assert lock_file(tmp_path).read_text() == f"{os.getpid()}\n"
+
+
+def test_a_directory_that_cannot_be_locked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    gone = pytest.raises(CommandError, match=r"p2pstream\.lock: no such file")
+    with gone, owned(tmp_path / "missing"):
+        pass
+
+    def lockf(*_: object) -> None:
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr("fcntl.lockf", lockf)
+    with owned(tmp_path):
+        assert "cannot be locked: No locks available" in caplog.text
