@@ -35,6 +35,7 @@ class _Only:
 _ROUTE: Final = Route(id="", listener_id="")
 _TARGET: Final = Target()
 
+_ENCODED_SEPARATOR: Final = re.compile("%2[Ff]|%5[Cc]")
 _MATCHERS: Final = ("host_pattern", "path_prefix")
 _FORWARD_ONLY: Final = _Only("target_load_balancing", unset=_ROUTE)
 _REDIRECT_ONLY: Final = _Only(
@@ -131,11 +132,25 @@ def _route(route: Route, listeners: Mapping[str, Listener], at: Key) -> Iterator
         text = "needs a host_pattern, a path_prefix or is_default = true"
         keys = tuple((*at, name) for name in (*_MATCHERS, "is_default"))
         yield Finding(at, text, keys)
+    elif _refuses_its_own(route):
+        text = (
+            "can never match: a path with %2F or %5C in it is refused, unless path_security_mode "
+            'is "allow_encoded_separators"'
+        )
+        key: Key = (*at, "path_prefix")
+        yield Finding(key, text, (key, (*at, "path_security_mode")), warning=True)
     if route.action == "forward":
         yield from _misplaced(route, _REDIRECT_ONLY, at, 'action = "redirect"', "action")
         if not any(target.enabled for target in route.targets):
             text = "has no enabled target to forward to: add a [[routes.targets]]"
             yield Finding(at, text, ((*at, "action"), (*at, "targets")))
+
+
+def _refuses_its_own(route: Route) -> bool:
+    """Whether every path that begins with the route's prefix is one that the route refuses."""
+    prefix = route.path_prefix or ""
+    strict = route.path_security_mode == "strict" and route.enabled
+    return "%" in prefix and strict and _ENCODED_SEPARATOR.search(prefix) is not None
 
 
 def _target_names(route: Route, at: Key) -> Iterator[Finding]:

@@ -53,6 +53,8 @@ _ID = re.compile(ID_PATTERN)
 _LABEL_KEY = re.compile(LABEL_KEY_PATTERN)
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")  # RFC 9110 §5.6.2
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_ENCODED_CONTROL = re.compile(r"%(?:[01][0-9A-Fa-f]|7[Ff])")
+_SEPARATOR = re.compile(r"/|%2[Ff]|%5[Cc]")  # one that is encoded makes a `..` no less of one
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 # Nearly every prefix: nothing in it that could be at fault. Looked at closely, ten thousand cost
 # thirty milliseconds.
@@ -187,7 +189,9 @@ def parse_path_prefix(text: str) -> str:
         raise ValueError("must be a path: no control characters, `\\`, `?` or `#`")
     if _BAD_ESCAPE.search(text):
         raise ValueError("has a `%` that is not followed by two hexadecimal digits (`%25` is a %)")
-    segments = re.sub("%2[eE]", ".", text).split("/")
+    if _ENCODED_CONTROL.search(text):
+        raise ValueError("must not have an encoded control character: such requests are refused")
+    segments = _SEPARATOR.split(re.sub("%2[eE]", ".", text))
     if "." in segments or ".." in segments:
         raise ValueError("must not have a `.` or `..` segment: such requests are always refused")
     return text
