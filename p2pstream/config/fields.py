@@ -64,7 +64,7 @@ _weight = Integer(1, 1_000_000)
 
 SERVER: Final = {
     "state_dir": Field(
-        FilePath(reads=False),
+        FilePath(reads=False, folder=True),
         "where the history (SQLite), the generated CA and the generated admin token are kept",
         note="created at start with mode 0700; a relative path counts from this file",
     ),
@@ -326,7 +326,7 @@ TARGET: Final = {
     "preserve_host": Field(_switch, "true: send the client's Host; false: the origin's own"),
     "tls_skip_verify": Field(_switch, "true: accept any certificate of an https origin"),
     "tls_ca_file": Field(
-        FilePath(),
+        FilePath(authorities=True),
         "PEM file of the CAs that sign the origin, instead of the system's",
         example='"origin-ca.pem"',
     ),

@@ -49,11 +49,14 @@ class Text:
 class FilePath:
     """A path; a relative one counts from the file that names it.
 
-    `reads`: the file must exist and be readable; with `text`, what it says is the value.
+    `reads`: the file must exist and be readable; with `text`, what it says is the value; with
+    `authorities`, it must have a certificate in it. `folder`: it is a directory, and ours to make.
     """
 
     reads: bool = True
     text: Text | None = None
+    authorities: bool = False
+    folder: bool = False
 
 
 @frozen

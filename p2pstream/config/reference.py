@@ -286,8 +286,10 @@ def _words(kind: Kind) -> str:
             return "table of field names to values, or list of [name, value] pairs"
         case Headers():
             return "table of field names to values"
-        case FilePath(reads=False):
+        case FilePath(folder=True):
             return "directory"
+        case FilePath(reads=False):
+            return "file"
         case FilePath():
             return "file that exists"
         case Table():

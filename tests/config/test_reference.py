@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from p2pstream.config.kinds import Choice, Integer
 from p2pstream.config.load import load_text_with_warnings, load_with_warnings
 from p2pstream.config.reference import reference
 
+FILES = Path(__file__).parent / "cases" / "files"
 CONF = Path(__file__).parents[2] / "conf"
 TEXT = (CONF / "reference.toml").read_text(encoding="utf-8")
 ALL = re.sub(r"(?m)^#(?=[a-z\[])", "", TEXT)
@@ -77,7 +79,8 @@ def test_it_loads_as_it_is() -> None:
 
 def test_it_loads_with_everything_switched_on(tmp_path: Path) -> None:
     for name in re.findall(r'"([\w-]+\.(?:pem|key|html))"', TEXT):
-        (tmp_path / name).write_text("there\n")
+        there = {".pem": "cert.pem", ".key": "key.pem"}.get(Path(name).suffix, "page.html")
+        shutil.copy(FILES / there, tmp_path / name)
     environ = {"ORIGIN_API_KEY": "k", "ORIGIN_PASSWORD": "p"}
     loaded = load_text_with_warnings(ALL, directory=tmp_path, environ=environ)
     assert loaded.warnings == ()
@@ -109,6 +112,11 @@ def test_every_key_is_explained_in_one_form(owner: type[Any], key: str) -> None:
     if isinstance(one.kind, Choice):
         assert all(str(value) in said for value in one.kind.values)
     assert one.note in said
+
+
+def test_a_file_to_write_is_no_directory() -> None:
+    assert " file; no default" in explanation(model.Server, "access_log")
+    assert " directory; default" in explanation(model.Server, "state_dir")
 
 
 def test_defaults_that_are_shown_are_the_models() -> None:
