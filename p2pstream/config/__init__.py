@@ -6,6 +6,7 @@
 | `model` | the frozen classes; field names are TOML keys; defaults stand there |
 | `kinds`, `fields` | what every key may hold and what it is for: one table per class |
 | `document`, `locate`, `disk` | the text of all files, merged; on which line a key stands |
+| `pem` | whether the certificates, keys and CAs that it names will do |
 | `read` | TOML values -> parsed values, by the tables of `fields` |
 | `load` | the way in: `load(path)`, `load_with_warnings(path)`, `load_text(text)` |
 | `check`, `check_routes`, `shadow`, `carriers`, `finding` | rules across fields |
@@ -15,5 +16,5 @@
 | `show`, `declared` | the TOML of any object, without its secrets, and where it stands |
 | `schema`, `reference` | JSON Schema and `conf/reference.toml`, from the tables of `fields` |
 
-Everything but `disk` is pure; `disk` reads what a configuration names, and nothing else.
+Everything but `disk` and `pem` is pure; they read what a configuration names, and nothing else.
 """

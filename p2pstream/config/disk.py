@@ -1,4 +1,5 @@
-"""The files and variables that a configuration names: the only reads of this folder.
+"""The files and variables that a configuration names: the only reads of this folder, but for
+what `pem` has OpenSSL read once more.
 
 Every failure is a `ValueError` whose text suits a fault; none repeats what was read.
 """

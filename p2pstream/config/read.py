@@ -31,7 +31,8 @@ from p2pstream.config.kinds import (
     Tables,
     Text,
 )
-from p2pstream.config.model import Agent, Config, Server, Target
+from p2pstream.config.model import Agent, Certificate, Config, Management, Server, Target
+from p2pstream.config.pem import PemFiles
 from p2pstream.config.scalars import HostPattern, Origin, TokenHash
 from p2pstream.config.secret import Secret
 from p2pstream.config.wording import a_type, got, listed, nearest, suggestion
@@ -63,7 +64,7 @@ class Reader:
     `faults` are key paths and texts, in the order they were found; `doubtful` are their keys, and
     the keys that were probably meant by misspelled ones. `digests` are of the files that the
     configuration names without holding what they say: certificates, keys, CAs. `references` are the
-    tables that stand for a secret.
+    tables that stand for a secret. `pem` has looked into certificates.
     """
 
     document: Document
@@ -72,6 +73,7 @@ class Reader:
     doubtful: set[Key] = field(factory=set)
     digests: dict[Path, bytes] = field(factory=dict)
     references: dict[Key, Mapping[str, str]] = field(factory=dict)
+    pem: PemFiles = field(factory=PemFiles)
 
     def fault(self, key: Key, text: str) -> Any:
         """Keep a fault; returns the mark of a value that was left out."""
@@ -109,6 +111,8 @@ class Reader:
                     self.fault((*key, name), f"is missing: {missing.purpose}")
                 values[name] = missing.stand_in
         self._complete(model, values, key)
+        if model is Certificate or (model is Management and values.get("tls") == "files"):
+            self._pair(values, raw or {}, key)
         return _MAKE[model](values, model)
 
     def _complete(self, model: type[Any], values: dict[str, Any], key: Key) -> None:
@@ -122,6 +126,18 @@ class Reader:
             values.setdefault("state_dir", self.document.sources[0].directory / Server().state_dir)
         elif model is Config and "server" not in values:
             values["server"] = self._table_of(Server, {}, ("server",))
+
+    def _pair(self, values: dict[str, Any], raw: dict[str, Any], key: Key) -> None:
+        """A certificate and its key are looked into together, once both are known."""
+        names = ("certificate_file", "key_file")
+        read = [name for name in names if name in raw and (*key, name) not in self.doubtful]
+        name, reason = "certificate_file", ""
+        if len(read) == 2:
+            name, reason = self.pem.pair_fault(*(values[name] for name in names))
+        elif name in read:
+            reason = self.pem.certificates_fault(values[name])
+        if reason:
+            self.fault((*key, name), f"file {got(raw[name])} {reason}")
 
     def _alternatives(self, model: type[Any], raw: dict[str, Any], key: Key) -> None:
         """Where two keys write one value, exactly one of them must be there."""
@@ -205,6 +221,8 @@ class Reader:
             if kind.text is None:
                 if kind.reads and path not in self.digests:
                     self.digests[path] = disk.digest(path)
+                if kind.authorities and (reason := self.pem.certificates_fault(path)):
+                    return self.fault(key, f"file {got(raw)} {reason}")
                 if "\0" in raw:
                     raise ValueError("is not a file name")
                 return path

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from p2pstream.config.load import (
 from p2pstream.config.scalars import HostPattern, Origin, Secret, TokenHash
 from p2pstream.errors import ConfigError
 
+FILES = Path(__file__).parent / "cases" / "files"
 HASH = TokenHash.of("secret of agent-a")
 
 WHOLE = f"""
@@ -95,8 +97,8 @@ expect_route = "app"
 
 @pytest.fixture
 def directory(tmp_path: Path) -> Path:
-    for name in ("a.pem", "a.key"):
-        (tmp_path / name).write_text("not looked into")
+    shutil.copy(FILES / "cert.pem", tmp_path / "a.pem")
+    shutil.copy(FILES / "key.pem", tmp_path / "a.key")
     (tmp_path / "page.html").write_text("<p>Grüße</p>\n", encoding="utf-8")
     return tmp_path
 
@@ -261,7 +263,8 @@ redirect_target_mode = "same_host_path"
 def test_files_that_a_renewal_touches_are_known(directory: Path) -> None:
     old = load_text_with_warnings(WHOLE, directory=directory)
     assert set(old.digests) == {directory / "a.pem", directory / "a.key"}
-    (directory / "a.pem").write_text("renewed")
+    with (directory / "a.pem").open("a") as file:
+        file.write("renewed\n")
     new = load_text_with_warnings(WHOLE, directory=directory)
     assert new.renewed_since(old) == {directory / "a.pem"}
     assert new.renewed_since(new) == frozenset()

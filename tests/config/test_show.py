@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -118,9 +119,9 @@ def test_what_does_not_fit_in_a_line_has_one_for_each_key() -> None:
 def test_paths_are_as_seen_from_the_file(tmp_path: Path) -> None:
     folder = tmp_path / "listeners.d"
     folder.mkdir()
-    for name in ("a.pem", "a.key"):
-        (folder / name).write_text("x")
-    (tmp_path / "b.pem").write_text("x")
+    files = Path(__file__).parent / "cases" / "files"
+    shutil.copy(files / "cert.pem", folder / "a.pem")
+    shutil.copy(files / "key.pem", tmp_path / "b.pem")
     (folder / "web.toml").write_text(
         '\n[[listeners]]\nid = "web"\nport = 443\nprotocol = "https"\n[[listeners.certificates]]\n'
         'hostname_pattern = "a.test"\ncertificate_file = "a.pem"\nkey_file = "../b.pem"\n'
