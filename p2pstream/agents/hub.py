@@ -9,7 +9,10 @@ Rules:
    newcomer gets in only if the one that is connected shows no sign of life (`admit`).
 3. Who asks is told in the step in which something happens: `on_disconnect` is called as a tunnel
    ends, before any task of it runs.
-4. `apply` cuts who may not stay (removed, disabled, secret withdrawn) and touches nobody else.
+4. An agent gets as many streams as it said that it takes. Where one more is needed, a kept-alive
+   connection gives way (`make_room`); if none is idle the dial fails at once (`AgentFull`), so that
+   another agent is tried. A full agent is a busy one: its health has nothing to do with it.
+5. `apply` cuts who may not stay (removed, disabled, secret withdrawn) and touches nobody else.
 """
 
 from __future__ import annotations
@@ -28,7 +31,7 @@ from p2pstream.agents.report import Reports
 from p2pstream.agents.tunnel import Tunnel
 from p2pstream.config.model import Agent
 from p2pstream.config.scalars import TokenHash
-from p2pstream.errors import AgentDisconnected, StreamError, TunnelLost
+from p2pstream.errors import AgentDisconnected, AgentFull, StreamError, TunnelLost
 from p2pstream.net.stream import Stream
 from p2pstream.net.tuning import give_back_memory
 from p2pstream.wire.report import Report
@@ -52,11 +55,14 @@ _RETURN_SECONDS: Final = 5.0
 # so many since the last time are a burst, and it is over after so many seconds.
 _BURST: Final = 100
 _BURST_SECONDS: Final = 10.0
+# Of a full agent the log tells so often at most: requests may meet it hundreds of times a second.
+_TELL_SECONDS: Final = 60.0
 # What `attach` pings with; keepalive counts from one.
 _PROOF_PING: Final = 0xFFFF_FFFF
 
 OnAgent = Callable[[str], object]
 OnLost = Callable[[str, str], object]
+MakeRoom = Callable[[str], bool]
 
 
 @frozen
@@ -147,12 +153,14 @@ class Hub:
         on_connect: OnAgent = lambda _: None,
         on_disconnect: OnLost = lambda _, __: None,
         on_leaving: OnAgent = lambda _: None,
+        make_room: MakeRoom = lambda _: False,
     ) -> None:
         """Callbacks get an agent id; `on_disconnect` also the reason, for people.
 
         In `on_connect`, `status_of` tells who came; when a newer connection replaces an older
         one, `on_disconnect` of that comes first.
         `on_leaving`: the agent takes no new streams, and ends those that it has.
+        `make_room`: cut a stream of the agent that nobody uses, and say whether there was one.
         """
         self.agents: Mapping[str, Agent] = {agent.id: agent for agent in agents}
         """Who may come in, by id."""
@@ -161,9 +169,11 @@ class Hub:
         self._on_connect = on_connect
         self._on_disconnect = on_disconnect
         self._on_leaving = on_leaving
+        self._make_room = make_room
         self._attached: dict[str, _AgentTunnel] = {}
         self._replaced: dict[str, deque[float]] = {}  # Trio times, per id, at most _TWIN_COUNT
         self._suspected: dict[str, float] = {}  # until when (Trio time), per id
+        self._told_full: dict[str, float] = {}  # when (Trio time), per id
         self._newcomers = 0  # since memory was last given back
 
     # --- the way in -----------------------------------------------------------------------------
@@ -266,14 +276,45 @@ class Hub:
     ) -> Stream:
         """A connection to `host`, `port`, dialled by the agent.
 
-        Errors: `AgentDisconnected`, `AgentDialFailed`, `AgentDialTimeout`.
+        Errors: `AgentDisconnected`, `AgentDialFailed`, `AgentFull`, `AgentDialTimeout`.
         """
         attached = self._attached.get(agent_id)
         if attached is None:
             raise AgentDisconnected(f"agent {agent_id} is not connected")
-        return await attached.open(
-            host, port, request_id=request_id, timeout_seconds=timeout_seconds
-        )
+        deadline = trio.current_time() + timeout_seconds
+        made_room = self._see_to_room(attached)
+        try:
+            return await attached.open(
+                host, port, request_id=request_id, timeout_seconds=timeout_seconds
+            )
+        except AgentFull:
+            # It counts otherwise, or is not done yet with the stream that gave way to this one.
+            if not made_room and not self._make_room(agent_id):
+                self._tell_full(attached)
+                raise
+        left = max(0.0, deadline - trio.current_time())
+        return await attached.open(host, port, request_id=request_id, timeout_seconds=left)
+
+    def _see_to_room(self, attached: _AgentTunnel) -> bool:
+        """See that there is room for one more stream (rule 4); whether another gave way for it.
+
+        Errors: `AgentFull`.
+        """
+        made_room = False
+        while attached.streams >= attached.visitor.max_streams:
+            made_room = self._make_room(attached.agent_id)
+            if not made_room:
+                self._tell_full(attached)
+                raise AgentFull("agent_capacity: as many streams as were agreed are open")
+        return made_room
+
+    def _tell_full(self, attached: _AgentTunnel) -> None:
+        now = trio.current_time()
+        if now - self._told_full.get(attached.agent_id, -inf) >= _TELL_SECONDS:
+            self._told_full[attached.agent_id] = now
+            log.warning(
+                "agent %s takes no more streams: it has %d", attached.agent_id, attached.streams
+            )
 
     def is_connected(self, agent_id: str) -> bool:
         """Whether the agent has a tunnel."""
@@ -292,12 +333,12 @@ class Hub:
     # --- what happens to all --------------------------------------------------------------------
 
     def apply(self, agents: Iterable[Agent]) -> None:
-        """Take over a reloaded configuration (rule 4)."""
+        """Take over a reloaded configuration (rule 5)."""
         before, self.agents = self.agents, {agent.id: agent for agent in agents}
         for attached in list(self._attached.values()):
             if not self._may_stay(attached):
                 self._say_goodbye(attached, "the configuration no longer lets it in")
-        for table in (self._replaced, self._suspected):
+        for table in (self._replaced, self._suspected, self._told_full):
             for agent_id in list(table):
                 if _hashes(self.agents, agent_id) != _hashes(before, agent_id):
                     del table[agent_id]  # twins with one token are no more, or not with this one

@@ -15,7 +15,7 @@ import logging
 import random
 import signal
 import socket
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from math import inf
 from typing import Final
 
@@ -150,20 +150,19 @@ class RemoteAgent:
     async def _serve(self, server: Server, joined: Joined) -> tuple[bool, str]:
         """One tunnel, until it ends: whether the server said GoAway, and why it ended."""
         joined.stream.waits.deadline = inf
-        active = 0
+        served: set[int] = set()  # ids of the streams that ask for connections
 
         async def serve(stream: TunnelStream) -> None:
-            nonlocal active
             request = await receive_request(stream)
             if isinstance(request, ReportRequest):
-                await send_reports(stream, tunnel, lambda: active, self._started_at)
+                await send_reports(stream, tunnel, lambda: len(served), self._started_at)
             elif request is not None:
-                active += 1
+                served.add(stream.core.id)
                 try:
-                    has_room = active <= joined.max_streams
+                    has_room = _has_room(tunnel, served, joined.max_streams)
                     await serve_request(stream, request, self._allow, has_room)
                 finally:
-                    active -= 1
+                    served.discard(stream.core.id)
 
         tunnel = Tunnel(joined.stream, client=True, serve=serve)
         self.tunnels[server] = tunnel
@@ -211,6 +210,15 @@ async def run_agent(
             await agent.run()
             nursery.cancel_scope.cancel()
     log.info("left")
+
+
+def _has_room(tunnel: Tunnel, served: Set[int], most: int) -> bool:
+    """Whether those that are served, a newcomer among them, are as many as was agreed.
+
+    A stream that was reset is gone at once, though its task takes a few steps more: the server may
+    have reset it to make room.
+    """
+    return len(served) <= most or len(served & tunnel.session.streams.keys()) <= most
 
 
 def _told(error: P2PStreamError) -> str:

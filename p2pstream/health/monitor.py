@@ -6,8 +6,10 @@ Rules:
    bulkhead of its own. A check that crashes is a failed check.
 2. A loop belongs to its `PathState`: it goes on through a reload exactly if that survives
    (`Board.rebind`), and reads its target anew for each check.
-3. No tunnel, no loop: it is stopped when its agent leaves, and the next one checks at once.
-4. Loops that start together are spread a little, so that 2,000 of them are no burst, at their
+3. An agent that has no room for a stream says nothing of its paths: neither a check nor a real
+   request that found none counts.
+4. No tunnel, no loop: it is stopped when its agent leaves, and the next one checks at once.
+5. Loops that start together are spread a little, so that 2,000 of them are no burst, at their
    start or ever after; intervals are jittered by ±10 %. But checks wake in common ticks: ten that
    run side by side cost a third of ten that each wake an idle process.
 """
@@ -21,7 +23,7 @@ from typing import Final
 import trio
 from attrs import define, field
 
-from p2pstream.errors import Fault
+from p2pstream.errors import AgentFull, Fault
 from p2pstream.health.probe import Check, Connect, Result, probe
 from p2pstream.policy.board import Board
 from p2pstream.policy.compiled import CompiledTarget, PathKey
@@ -130,6 +132,8 @@ class Monitor:
 
     def refused(self, path: PathState, fault: Fault) -> None:
         """Count a real request that got no connection (spec §7, passive)."""
+        if isinstance(fault, AgentFull):  # rule 3
+            return
         now = trio.current_time()
         before = self._board.report(path, "refused", now)
         after = path.health
@@ -207,6 +211,8 @@ class Monitor:
                 loop.target = path.target
                 loop.check = Check.of(path.target)
             result = await probe(loop.check, path.key.agent_id, name, self._connect)
+        except AgentFull:  # rule 3
+            return
         except Exception as error:  # the bulkhead around a probe
             log.exception("path %s: the check crashed", _named(path))
             now = trio.current_time()
@@ -219,7 +225,7 @@ class Monitor:
 
 
 def _tick_near(at: float) -> float:
-    """The tick nearest to a Trio time (rule 4)."""
+    """The tick nearest to a Trio time (rule 5)."""
     return round(at / _TICK_SECONDS) * _TICK_SECONDS
 
 

@@ -20,7 +20,7 @@ from attrs import frozen
 from p2pstream import __version__
 from p2pstream.config.model import HealthCheck, Target
 from p2pstream.config.scalars import Secret
-from p2pstream.errors import CommandError, Fault, StreamError
+from p2pstream.errors import AgentFull, CommandError, Fault, StreamError
 from p2pstream.net.http import Request, fetch
 from p2pstream.net.stream import Stream
 from p2pstream.policy.compiled import CompiledTarget
@@ -63,7 +63,8 @@ class Result:
 async def probe(check: Check, agent_id: str, name: str, connect: Connect) -> Result:
     """Make one check; `name` is the request id that the agent is told.
 
-    Whatever the origin or the agent does is a `Result`; what raises is a fault of ours.
+    Whatever the origin or the agent does is a `Result`, but for an agent that has no room for the
+    check. What else raises is a fault of ours. Errors: `AgentFull`.
     """
     begun = trio.current_time()
     passed, reason = False, ""
@@ -79,6 +80,8 @@ async def probe(check: Check, agent_id: str, name: str, connect: Connect) -> Res
             stream.close()
         if scope.cancelled_caught:
             reason = f"no {stage} within {limit:g} s"
+    except AgentFull:
+        raise
     except Fault as fault:
         reason = fault.detail
     except (StreamError, CommandError) as error:

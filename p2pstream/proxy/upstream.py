@@ -135,6 +135,17 @@ class Upstreams:
         for key in [key for key in self._pools if key[1] == agent_id]:
             _retire(self._pools.pop(key))
 
+    def make_room(self, agent_id: str) -> bool:
+        """Cut what has been idle longest through a full agent; whether there was anything.
+
+        By a reset: the agent is to be rid of it before it hears of what takes its place.
+        """
+        pools = [pool for key, pool in self._pools.items() if key[1] == agent_id and pool.idle]
+        if not pools:
+            return False
+        min(pools, key=lambda pool: pool.idle[0].idle_since).idle.pop(0).stream.abort()
+        return True
+
     def retain(self, plans: Iterable[TargetPlan]) -> None:
         """Keep the pools that a new configuration still uses (on reload)."""
         keys = {plan.pool_key for plan in plans}

@@ -73,6 +73,7 @@ class Runtime:
             on_connect=self._agent_here,
             on_disconnect=self._agent_gone,
             on_leaving=self._agent_leaving,
+            make_room=lambda agent_id: self.upstreams.make_room(agent_id),
         )
         self.origins = Origins(self._through_agent)
         self.upstreams = Upstreams(self.origins)

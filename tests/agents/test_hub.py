@@ -8,13 +8,14 @@ import trio.testing
 from attrs import define, evolve
 
 from p2pstream.agents.hub import Busy, Hub, Visitor
-from p2pstream.agents.tunnel import Tunnel, receive_opening
+from p2pstream.agents.tunnel import Serve, Tunnel, receive_opening
 from p2pstream.agents.tunnel_stream import TunnelStream
 from p2pstream.config.model import Agent
 from p2pstream.config.scalars import TokenHash
 from p2pstream.errors import (
     AgentDialFailed,
     AgentDisconnected,
+    AgentFull,
     TunnelLost,
 )
 from p2pstream.net.stream import Stream
@@ -24,6 +25,7 @@ from tests.agents.memory import memory_pair
 OLD, NEW = TokenHash.of("old"), TokenHash.of("new")
 ONE = Agent("one", (OLD,))
 TWO = Agent("two", (OLD,))
+VISITOR = Visitor("n", "1.0")
 
 
 async def echo(stream: TunnelStream) -> None:
@@ -45,14 +47,21 @@ class Field:
     nursery: trio.Nursery
     events: list[tuple[str, ...]]
 
-    async def connect(self, agent: Agent = ONE, *, answers: bool = True) -> Tunnel | Stream:
+    async def connect(
+        self,
+        agent: Agent = ONE,
+        *,
+        answers: bool = True,
+        visitor: Visitor = VISITOR,
+        serve: Serve = echo,
+    ) -> Tunnel | Stream:
         """An agent that is connected; one that never `answers` is the bare far end of its link."""
         near, far = memory_pair()
-        self.nursery.start_soon(self.hub.attach, agent, near, Visitor("n", "1.0"), "192.0.2.1")
+        self.nursery.start_soon(self.hub.attach, agent, near, visitor, "192.0.2.1")
         if not answers:
             await trio.testing.wait_all_tasks_blocked()
             return far
-        tunnel = Tunnel(far, client=True, serve=echo)
+        tunnel = Tunnel(far, client=True, serve=serve)
         self.nursery.start_soon(tunnel.run)
         await trio.testing.wait_all_tasks_blocked()
         return tunnel
@@ -90,6 +99,63 @@ async def test_open_goes_through_the_agent(field: Field) -> None:
 async def test_an_agent_that_is_not_there_is_a_dial_that_failed(field: Field) -> None:
     with pytest.raises(AgentDisconnected, match="agent one is not connected"):
         await field.hub.open("one", "origin", 80, "r", 5)
+
+
+class Idle:
+    """Streams that nobody uses, as the proxy keeps them."""
+
+    def __init__(self) -> None:
+        self.streams: list[Stream] = []
+
+    def make_room(self, agent_id: str) -> bool:
+        assert agent_id == "one"
+        if not self.streams:
+            return False
+        self.streams.pop(0).abort()
+        return True
+
+
+async def test_an_idle_stream_gives_way_and_a_full_agent_says_so_at_once(
+    field: Field, caplog: pytest.LogCaptureFixture
+) -> None:
+    idle = Idle()
+    hub = field.hub = Hub([ONE], make_room=idle.make_room)
+    await field.connect(visitor=Visitor(max_streams=2))
+    held, kept = [await hub.open("one", "origin", 80, "r", 5) for _ in range(2)]
+    idle.streams.append(kept)
+    newer = await hub.open("one", "origin", 80, "r", 5)
+    assert (kept.is_quiet(), held.is_quiet()) == (False, True)
+    for _ in range(2):
+        sent = hub.status()[0].sent_bytes
+        with pytest.raises(AgentFull, match="agent_capacity: as many streams as were agreed"):
+            await hub.open("one", "origin", 80, "r", 5)
+        assert hub.status()[0].sent_bytes == sent  # without asking
+    assert caplog.text.count("agent one takes no more streams: it has 2") == 1
+    held.abort()
+    (await hub.open("one", "origin", 80, "r", 5)).close()
+    newer.close()
+
+
+async def test_an_agent_that_counts_otherwise_is_asked_twice(field: Field) -> None:
+    idle = Idle()
+    hub = field.hub = Hub([ONE], make_room=idle.make_room)
+    asked = []
+
+    async def serve(stream: TunnelStream) -> None:
+        asked.append(OpenRequest.parse(await receive_opening(stream)))
+        full = len(asked) in (2, 4)
+        verdict = Verdict(False, ErrorKind.AGENT_CAPACITY, "full") if full else Verdict(True)
+        await stream.send(verdict.encode())
+        await stream.receive(1)
+
+    await field.connect(serve=serve)
+    idle.streams.append(await hub.open("one", "origin", 80, "r", 5))
+    last = await hub.open("one", "origin", 80, "r", 5)
+    assert (len(asked), idle.streams) == (3, [])
+    with pytest.raises(AgentFull, match="agent_capacity: full"):
+        await hub.open("one", "origin", 80, "r", 5)
+    assert len(asked) == 4
+    last.close()
 
 
 async def test_who_comes_and_goes_is_told(field: Field) -> None:

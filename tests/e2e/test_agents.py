@@ -191,6 +191,46 @@ def test_an_agent_at_its_capacity_says_so(site: Any) -> None:
     wait_until("there is room again", lambda: site.get() == (200, b"hello"))
 
 
+def test_idle_connections_give_way_and_a_full_agent_is_not_unhealthy(site: Any) -> None:
+    token = connected(site)
+    site.write(
+        site.through_agents("health_check = { interval_millis = 1000, timeout_millis = 1000 }\n")
+    )
+    server = site.serve()
+    agent(site, "--token", token, "--max-streams", "2")
+    wait_until("it was checked", lambda: path(site)["state"] == "healthy")
+    held = [Held(site), Held(site)]
+    wait_until("both are there", lambda: status(site)["agents"][0]["streams"] == 2)
+    assert site.get()[0] == 502
+    server.says("takes no more streams: it has 2")
+    wait_until("checks were due", lambda: path(site)["last_check"]["seconds_ago"] > 3)
+    assert (path(site)["unusable"], path(site)["last_check"]["passed"]) == (None, True)
+    for one in held:
+        one.close()
+    wait_until("there is room again", lambda: site.get() == (200, b"hello"))
+
+
+def test_what_is_kept_alive_for_one_origin_gives_way_to_another(site: Any) -> None:
+    token = connected(site)
+    first = site.through_agents()
+    second = first.replace('id = "main"', 'id = "second"').replace("127.0.0.1", "localhost")
+    second = second.replace("is_default = true", 'path_prefix = "/second"')
+    site.write(first + second)
+    site.serve()
+    agent(site, "--token", token, "--max-streams", "1")
+    for path_asked in ("/", "/second", "/", "/second"):
+        assert site.get(path_asked)[0] == 200
+    assert status(site)["failures"] == {}
+    assert status(site)["agents"][0]["streams"] == 1
+
+
+def path(site: Any) -> dict[str, Any]:
+    """What the server says of the one path."""
+    (view,) = status(site)["paths"]
+    found: dict[str, Any] = view
+    return found
+
+
 def status(site: Any) -> dict[str, Any]:
     """What the server says of itself."""
     view: dict[str, Any] = json.loads(site.run("status", "--json"))

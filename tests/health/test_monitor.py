@@ -22,7 +22,7 @@ from p2pstream.config.model import (
     Target,
 )
 from p2pstream.config.scalars import Origin
-from p2pstream.errors import AgentDisconnected, ConnectFailed
+from p2pstream.errors import AgentDisconnected, AgentFull, ConnectFailed
 from p2pstream.health.monitor import Monitor, Sightings
 from p2pstream.net.stream import Stream
 from p2pstream.policy.board import Board
@@ -490,6 +490,23 @@ async def test_a_refused_request_rests_the_path_until_a_check_passes(
         "path r/t: not used for 30 s: 10.0.0.1:80: Connection refused",
         "path r/t: used again: status 200",
     ]
+
+
+async def test_an_agent_without_room_says_nothing_of_its_paths(
+    open_world: Open, autojump_clock: Clock
+) -> None:
+    async with open_world(config(through("t"), agents=(agent("a"),))) as world:
+        world.answers["t/a"] = AgentFull("agent_capacity")
+        world.connected("a")
+        await trio.sleep(45)
+        path = world.board.path(key("t", "a"))
+        world.monitor.refused(path, AgentFull("agent_capacity"))
+        assert len(world.times("t/a")) == 5
+        assert (world.status("t", "a"), world.chosen()) == ("unknown", "t/a")
+        assert (path.health.failures, path.health.refusals, path.extra) == (0, 0, None)
+        world.answers["t/a"] = FINE
+        await trio.sleep(25)
+        assert world.status("t", "a") == "healthy"
 
 
 async def test_refusals_count_nothing_without_health_checks(

@@ -178,6 +178,21 @@ async def test_a_reload_retires_what_is_not_used_any_more(bench: Bench) -> None:
     assert bench.closed() == [True, True, True]
 
 
+async def test_what_idled_longest_through_an_agent_makes_room(bench: Bench) -> None:
+    upstreams = Upstreams(Origins(nobody))
+    one, two = plans("http://a.example", "http://b.example")
+    pools = [upstreams.pool(one, "a"), upstreams.pool(two, "a"), upstreams.pool(one, "b")]
+    for pool, idle_since in zip([*pools, pools[1]], [3.0, 2.0, 1.0, 4.0], strict=True):
+        pool.give(bench.upstream(pool), idle_since)
+    closed = [(upstreams.make_room("a"), bench.closed()) for _ in range(4)]
+    assert closed == [
+        (True, [False, True, False, False]),
+        (True, [True, True, False, False]),
+        (True, [True, True, False, True]),
+        (False, [True, True, False, True]),
+    ]
+
+
 async def test_the_sweep_closes_what_idled(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("p2pstream.proxy.upstream._SWEEP_SECONDS", 0.01)
     upstreams = Upstreams(Origins(nobody))
