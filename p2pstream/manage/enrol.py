@@ -8,7 +8,10 @@ Rules:
    we would write. For others the operator is told what to change.
 3. Every change is checked by loading the whole configuration before and after; a change that does
    not load is undone.
-4. A file is replaced whole, or not at all, and keeps its owner and mode.
+4. A file is replaced whole, or not at all, and keeps its owner and mode. Where it is a link, that
+   is the file it leads to.
+5. What is new may be read by whom the main file may be read, whatever the umask: the server, which
+   is often another user, but nobody else.
 """
 
 from __future__ import annotations
@@ -186,45 +189,65 @@ def _rewrite(
 
 def _add(config_file: Path, file: Path, text: str) -> None:
     """Write a file that was not there, and undo it if the configuration no longer loads."""
-    made = not file.parent.exists()
-    _or_command_error(file.parent, lambda: file.parent.mkdir(parents=True, exist_ok=True))
+    made = [one for one in (file.parent, *file.parent.parents) if not one.exists()]
     beside = _beside(file)
     try:
-        _or_command_error(file, lambda: beside.write_text(text))
+        _or_command_error(file.parent, lambda: _make_folders(made, config_file.stat()))
         try:
+            _or_command_error(file, lambda: _write_new(beside, text, config_file.stat()))
             # In place at once and whole, or not if there is one.
             _or_command_error(file, lambda: file.hardlink_to(beside))
         finally:
-            beside.unlink()
+            beside.unlink(missing_ok=True)
         try:
             load(config_file)
         except BaseException:
             file.unlink()
             raise
     except BaseException:
-        if made:
-            file.parent.rmdir()
+        for one in made:
+            with suppress(OSError):  # not made yet, or somebody's by now
+                one.rmdir()
         raise
 
 
-def _replace(file: Path, text: str) -> None:
+def _make_folders(folders: Sequence[Path], like: os.stat_result) -> None:
+    """Make folders, the innermost of which is the first (rule 5)."""
+    for folder in reversed(folders):
+        folder.mkdir(exist_ok=True)
+        # Whoever may read a folder needs to enter it, too.
+        _give(folder, like, like.st_mode & 0o666 | (like.st_mode & 0o444) >> 2)
+
+
+def _write_new(path: Path, text: str, like: os.stat_result) -> None:
+    path.write_text(text)
+    _give(path, like, like.st_mode & 0o666)
+
+
+def _replace(link: Path, text: str) -> None:
     """Put a text in a file's place, whole (rule 4). Error: `CommandError`."""
+    file = link.resolve()
     beside = _beside(file)
 
     def write() -> None:
         was = file.stat()
         try:
             beside.write_text(text)
-            beside.chmod(was.st_mode & 0o7777)
-            if (was.st_uid, was.st_gid) != (os.geteuid(), os.getegid()):
-                with suppress(PermissionError):  # only the superuser gives files away
-                    os.chown(beside, was.st_uid, was.st_gid)
+            _give(beside, was, was.st_mode & 0o7777)
             beside.replace(file)
         except BaseException:
             beside.unlink(missing_ok=True)
             raise
 
     _or_command_error(file, write)
+
+
+def _give(path: Path, like: os.stat_result, mode: int) -> None:
+    """Give a path of ours a mode, and the owner of another."""
+    path.chmod(mode)
+    if (like.st_uid, like.st_gid) != (os.geteuid(), os.getegid()):
+        with suppress(PermissionError):  # only the superuser gives files away
+            os.chown(path, like.st_uid, like.st_gid)
 
 
 def _beside(file: Path) -> Path:

@@ -158,10 +158,10 @@ def test_rotation(main: Path) -> None:
         enrol.finish_rotation(main, "attic")
 
 
-CHANGES: dict[str, Callable[[Path], Path | None]] = {
-    "rotate": lambda main: enrol.rotate(main, "stairs").file,
-    "finish_rotation": lambda main: enrol.finish_rotation(main, "stairs")[0],
-    "remove": lambda main: enrol.remove(main, "stairs"),
+CHANGES: dict[str, Callable[[Path, str], Path | None]] = {
+    "rotate": lambda main, name: enrol.rotate(main, name).file,
+    "finish_rotation": lambda main, name: enrol.finish_rotation(main, name)[0],
+    "remove": lambda main, name: enrol.remove(main, name),
 }
 
 
@@ -177,7 +177,7 @@ def test_what_a_person_wrote_is_never_rewritten(main: Path, change: str, where: 
     file.parent.mkdir(exist_ok=True)
     file.write_text((MAIN if file == main else "") + text)
     before = texts(main.parent)
-    assert CHANGES[change](main) is None
+    assert CHANGES[change](main, "stairs") is None
     assert texts(main.parent) == before
 
 
@@ -215,6 +215,62 @@ def test_a_rewrite_keeps_mode_and_leaves_nothing_beside(main: Path) -> None:
     enrol.rotate(main, "attic")
     assert stat.S_IMODE(file.stat().st_mode) == 0o640
     assert os.listdir(file.parent) == ["attic.toml"]
+
+
+@pytest.mark.parametrize("change", ["rotate", "finish_rotation"])
+def test_a_link_stays_one_and_what_it_leads_to_is_rewritten(main: Path, change: str) -> None:
+    """As where a folder of a git checkout is linked into /etc."""
+    file = enrol.create(main, "attic", {}).file
+    assert file is not None
+    if change == "finish_rotation":
+        enrol.rotate(main, "attic")
+    kept = main.parent / "kept.txt"
+    file.rename(kept)
+    file.symlink_to("../kept.txt")
+    assert CHANGES[change](main, "attic") == file
+    assert file.is_symlink()
+    (agent,) = load(main).agents
+    assert kept.read_text() == toml_of_agent(agent)
+    assert len(agent.token_hash) == (2 if change == "rotate" else 1)
+    assert sorted(os.listdir(main.parent)) == ["agents.d", "kept.txt", "p2pstream.toml", "state"]
+    assert os.listdir(file.parent) == ["attic.toml"]
+
+
+def test_a_link_that_is_removed_leaves_what_it_leads_to(main: Path) -> None:
+    file = enrol.create(main, "attic", {}).file
+    assert file is not None
+    kept = file.rename(main.parent / "kept.txt")
+    file.symlink_to(kept)
+    assert enrol.remove(main, "attic") == file
+    assert kept.exists() and not file.is_symlink()
+
+
+@pytest.mark.parametrize(
+    ("mode", "folder_mode"), [(0o644, 0o755), (0o640, 0o750), (0o600, 0o700), (0o664, 0o775)]
+)
+@pytest.mark.parametrize("umask", [0o077, 0o000])
+def test_who_may_read_the_main_file_may_read_what_is_new(
+    main: Path, mode: int, folder_mode: int, umask: int
+) -> None:
+    main.write_text(MAIN.replace("agents.d", "conf/agents.d"))
+    main.chmod(mode)
+    before = os.umask(umask)
+    try:
+        file = enrol.create(main, "attic", {}).file
+    finally:
+        os.umask(before)
+    assert file is not None
+    assert stat.S_IMODE(file.stat().st_mode) == mode
+    for folder in (file.parent, file.parent.parent):
+        assert stat.S_IMODE(folder.stat().st_mode) == folder_mode
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only the superuser gives files away")
+def test_what_is_new_has_the_main_files_owner(main: Path) -> None:
+    os.chown(main, 0, 12345)
+    file = enrol.create(main, "attic", {}).file
+    assert file is not None
+    assert {path.stat().st_gid for path in (file, file.parent)} == {12345}
 
 
 def test_remove(main: Path) -> None:
