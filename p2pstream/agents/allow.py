@@ -22,6 +22,8 @@ from attrs import frozen
 from p2pstream.config.scalars import parse_host
 
 _LAST_PORT = 65_535
+# RFC 4291 §2.5.5.2: how many bits of `::ffff:a.b.c.d` stand before the IPv4 address.
+_MAPPED_BITS = 96
 
 
 @frozen
@@ -44,7 +46,7 @@ class AllowRule:
         if ":" in bare and bare == where:
             raise ValueError(f"{text!r}: an IPv6 address stands in brackets, as in [::1]:80")
         try:
-            return cls(None, ip_network(bare, strict=False), low, high)
+            return cls(None, _unmapped(ip_network(bare, strict=False)), low, high)
         except ValueError:
             if "/" in bare:
                 raise ValueError(f"{text!r}: {bare} is not a network such as 10.0.0.0/8") from None
@@ -59,6 +61,14 @@ class AllowRule:
         if (self.low, self.high) == (1, _LAST_PORT):
             return f"{where}:*"
         return f"{where}:{self.low}" if self.low == self.high else f"{where}:{self.low}-{self.high}"
+
+
+def _unmapped(network: IPv4Network | IPv6Network) -> IPv4Network | IPv6Network:
+    """The IPv4 network that an IPv6 one stands for (rule 4), or the network itself."""
+    mapped = network.network_address.ipv4_mapped if network.version == 6 else None
+    if mapped is None or network.prefixlen < _MAPPED_BITS:
+        return network
+    return IPv4Network((mapped, network.prefixlen - _MAPPED_BITS))
 
 
 def _ports(text: str, ports: str) -> tuple[int, int]:
