@@ -6,7 +6,7 @@ The checks, in the order in which they are made; the first that fails is the ans
 |---|---|
 | credentials: id known, enabled, secret right | 401 |
 | method is GET | 405 |
-| upgrade to `p2pstream-yamux`, of HTTP/1.1 | 400; 426 for an agent that asks for `websocket` |
+| upgrade to `p2pstream-yamux`, of HTTP/1.1 | 400; 426 for an agent that asks for `websocket` only |
 | tunnel version is 1 | 426 |
 | capacity fields | 400 |
 | nothing sent ahead of our 101 | 400 |
@@ -98,7 +98,7 @@ def _method(request: Request) -> Refused | None:
 
 def _upgrade(request: Request) -> Refused | None:
     asked = tokens(request.headers, "upgrade")
-    if "websocket" in asked:
+    if "websocket" in asked and PROTOCOL not in asked:
         text = f"this server speaks {PROTOCOL}; upgrade the agent"
         return Refused(Response.text(426, text, _UPGRADE_FIELDS), "asked for a WebSocket")
     wants = "upgrade" in tokens(request.headers, "connection")
@@ -151,11 +151,12 @@ class Attach:
         agent, visitor = checked
         connection = exchange.connection
         if connection.early_bytes():
-            log.warning("agent %s from %s refused: bytes ahead of the 101", agent.id, exchange.peer)
-            return _last(Response.text(400, "nothing may be sent before the 101"))
+            return _early(agent, exchange)
         busy = await self._hub.admit(agent)
         if busy is not None:
             return _busy(busy)
+        if connection.early_bytes():  # that may have taken seconds
+            return _early(agent, exchange)
         await connection.switch(
             (
                 *_UPGRADE_FIELDS,
@@ -165,6 +166,11 @@ class Attach:
             )
         )
         return partial(self._hub.attach, agent, exchange.stream, visitor, exchange.peer)
+
+
+def _early(agent: Agent, exchange: Exchange) -> Response:
+    log.warning("agent %s from %s refused: bytes ahead of the 101", agent.id, exchange.peer)
+    return _last(Response.text(400, "nothing may be sent before the 101"))
 
 
 def _busy(busy: Busy) -> Response:

@@ -132,6 +132,7 @@ def test_the_first_failing_check_answers(asked: Request, status: int) -> None:
         ({"x_p2pstream_tunnel_capacity_mode": "fixed"}, 64),
         ({"connection": "keep-alive, UPGRADE"}, 64),
         ({"upgrade": "other, P2PStream-Yamux"}, 64),
+        ({"upgrade": "websocket, p2pstream-yamux"}, 64),
         ({"authorization": "bearer secret-1"}, 64),
     ],
 )

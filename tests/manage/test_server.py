@@ -13,6 +13,7 @@ import trio
 import trio.testing
 
 from p2pstream.agents.tunnel import Tunnel, receive_opening
+from p2pstream.config.model import Agent
 from p2pstream.manage import identity
 from p2pstream.manage.server import Exchange, Router
 from p2pstream.net.ca import key_pin, self_signed
@@ -300,6 +301,20 @@ async def test_bytes_ahead_of_the_101_are_refused(world: Any) -> None:
             answer += piece
     assert answer.startswith(b"HTTP/1.1 400")
     assert not world.events
+
+
+async def test_bytes_that_come_while_a_twin_is_asked_are_refused_too(
+    world: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def admit(_: Agent) -> None:
+        await stream.send(b"\0\0\0\0")
+        await trio.sleep(0.05)
+
+    monkeypatch.setattr(world.hub, "admit", admit)
+    async with connection(world) as stream:
+        answer = await upgrade(stream, Request("GET", "/agent/tunnel", TUNNEL_FIELDS))
+    assert isinstance(answer, Response)
+    assert (answer.status, world.events) == (400, [])
 
 
 async def test_a_server_that_is_leaving_takes_no_agents(world: Any) -> None:
