@@ -20,6 +20,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def agent(
+    context: typer.Context,
     token: Annotated[
         list[str] | None,
         typer.Option(
@@ -81,6 +82,9 @@ def agent(
 
     for given in token or ():
         hide_argument(given)
+    source = context.get_parameter_source("token")
+    if token_file and source is not None and source.name == "ENVIRONMENT":
+        token = None  # a file stands for what is in the environment, but not for an argument
     texts = _token_texts(token or (), token_file or ())
     try:
         tokens = [Token.parse(text) for text in texts]
@@ -102,12 +106,10 @@ def agent(
 
 
 def _token_texts(tokens: Sequence[str], files: Sequence[Path]) -> list[str]:
-    """Every token given; files stand for what is in the environment."""
-    if files:
-        return [_read(file) for file in files]
-    if not tokens:
+    """Every token given."""
+    if not tokens and not files:
         raise typer.BadParameter("needs a token: --token, --token-file or P2PSTREAM_TOKEN")
-    return list(tokens)
+    return [*tokens, *map(_read, files)]
 
 
 def _read(file: Path) -> str:

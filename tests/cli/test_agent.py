@@ -47,6 +47,20 @@ def test_every_token_file_is_read(run: Any, tmp_path: Path) -> None:
     assert f"{tmp_path}/gone: no such file" in done.err
 
 
+def test_a_token_beside_a_file_is_read_too_but_not_one_in_the_environment(
+    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Two tokens do not go with --server: that tells how many there were, and dials nothing.
+    good = tmp_path / "good"
+    good.write_text(TOKEN)
+    with_file = ("agent", "--token-file", good, "--server", "ftp://x")
+    assert "--server goes with one token" in run(*with_file, "--token", TOKEN).err
+    assert "a token begins with" in run(*with_file, "--token", "nonsense").err
+    monkeypatch.setenv("P2PSTREAM_TOKEN", TOKEN)
+    assert "--server ftp://x" in run(*with_file).err
+    assert "--server ftp://x" in run("agent", "--server", "ftp://x").err
+
+
 def test_only_what_is_an_argument_can_be_hidden() -> None:
     assert not hide_argument("")
     assert not hide_argument("not among the arguments of this process")
