@@ -15,7 +15,7 @@ from attrs import define, frozen
 
 from p2pstream import __version__
 from p2pstream.agents.credentials import Token
-from p2pstream.config.scalars import Secret, Url
+from p2pstream.config.scalars import Secret, Url, parse_base_url
 from p2pstream.errors import CommandError, P2PStreamError, StreamBroken
 from p2pstream.net.ca import pinned
 from p2pstream.net.dial import dial_tcp
@@ -90,15 +90,18 @@ class Joined:
 def servers_of(
     tokens: Sequence[Token], urls: Sequence[str] = (), *, allow_insecure: bool = False
 ) -> list[Server]:
-    """The servers that tokens name; `urls`, if given, stand for those in every token.
+    """The servers that tokens name; `urls`, if given, stand for those in the one token.
 
-    Errors: `CommandError`: no URL, or a plain http one that is neither loopback nor allowed.
+    Errors: `CommandError`: no URL, or a plain http one that is neither loopback nor allowed; `urls`
+    for several tokens, because each secret would be shown to servers that it is not for.
     """
+    if urls and len(tokens) > 1:
+        raise CommandError("--server goes with one token: a secret is for its own servers only")
     servers: dict[tuple[str, str], Server] = {}
     for token in tokens:
         for text in urls or token.server_urls:
             try:
-                url = Url.parse(text)
+                url = Url.parse(parse_base_url(text))  # `https://h/` and `https://h` are one
             except ValueError as error:
                 raise CommandError(f"--server {text}: {error}") from error
             if url.scheme == "http" and not allow_insecure and not _is_loopback(url.host):

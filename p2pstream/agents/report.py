@@ -22,7 +22,13 @@ import trio
 
 from p2pstream import __version__
 from p2pstream.errors import StreamClosed, StreamError
-from p2pstream.wire.opening import OpeningError, OpeningReader, ReportRequest, Verdict
+from p2pstream.wire.opening import (
+    ErrorKind,
+    OpeningError,
+    OpeningReader,
+    ReportRequest,
+    Verdict,
+)
 from p2pstream.wire.report import Report, ReportError, ReportReader
 from p2pstream.wire.yamux import stream as yamux
 from p2pstream.wire.yamux.window import INITIAL_WINDOW
@@ -144,9 +150,14 @@ async def send_reports(
 ) -> None:
     """The agent's end: answer, then report for as long as the stream lives.
 
-    `active` tells how many streams carry something; `started_at` is Trio time. Errors: those of
-    the stream.
+    `active` tells how many streams carry something; `started_at` is Trio time. A second one beside
+    it is refused: each costs memory that no capacity counts, and draining would wait for it.
+    Errors: those of the stream.
     """
+    if tunnel.aside is not None and tunnel.aside.id in tunnel.session.streams:
+        refused = Verdict(False, ErrorKind.INVALID_OPEN_REQUEST, "there is a report stream already")
+        await stream.send(refused.encode())
+        return
     tunnel.aside = stream.core
     await stream.send(Verdict(True).encode())
     usage = Usage()

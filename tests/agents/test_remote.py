@@ -36,7 +36,7 @@ from p2pstream.net.listen import Listening, bind
 from p2pstream.net.stream import TcpStream
 from p2pstream.net.tls import server_context
 from p2pstream.net.tls_stream import TlsStream
-from p2pstream.wire.opening import OpenRequest
+from p2pstream.wire.opening import OpenRequest, ReportRequest
 
 UPGRADED: Headers = (("connection", "Upgrade"), ("upgrade", "p2pstream-yamux"))
 Script = Callable[[ServerConnection, Request], Awaitable[None]]
@@ -236,6 +236,8 @@ def test_servers_are_those_of_the_tokens_or_of_the_command_line() -> None:
     assert [str(place) for place in both] == ["https://a.test", "https://b.test:8443/x"]
     given = servers_of([token("https://a.test")], ["https://c.test", "https://c.test"])
     assert [str(place) for place in given] == ["https://c.test"]
+    twice = servers_of([token("https://a.test")], ["https://c.test/", "https://C.test:443"])
+    assert [str(place) for place in twice] == ["https://c.test"]
 
 
 @pytest.mark.parametrize(
@@ -254,8 +256,12 @@ def test_plain_http_elsewhere_needs_to_be_allowed() -> None:
 def test_what_is_no_server_is_said() -> None:
     with pytest.raises(CommandError, match="--server ftp://x: must begin with http"):
         servers_of([token("https://a.test")], ["ftp://x"])
+    with pytest.raises(CommandError, match="must not have a query or a fragment"):
+        servers_of([token("https://a.test")], ["https://a.test/?x"])
     with pytest.raises(CommandError, match="no server"):
         servers_of([])
+    with pytest.raises(CommandError, match="--server goes with one token"):
+        servers_of([token("https://a.test"), token("https://b.test")], ["https://a.test"])
 
 
 class Tunnels:
@@ -390,6 +396,18 @@ async def test_bad_openings_are_answered_and_end_their_stream_only(
     async with connected() as tunnel:
         assert kind in await refusal(tunnel, opening)
         assert tunnel.reason is None
+
+
+async def test_one_report_stream_is_enough() -> None:
+    async with connected() as tunnel:
+        session = tunnel.session
+        first = tunnel._open_stream()
+        session.send(first.core, ReportRequest().encode())
+        tunnel.push()
+        assert b'"ok":true' in await receive_opening(first)
+        assert b"invalid_open_request" in await refusal(tunnel, ReportRequest().encode())
+        first.abort()  # then another may come
+        assert b'"ok":true' in await refusal(tunnel, ReportRequest().encode())
 
 
 async def test_an_opening_that_never_comes_is_answered(
