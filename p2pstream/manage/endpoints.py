@@ -7,7 +7,7 @@ missing, or not of its kind. So a misspelt filter never silently shows everythin
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, Literal, get_args
 from urllib.parse import parse_qsl
 
@@ -31,13 +31,17 @@ _MAX_FIELDS: Final = 100
 _MAX_VALUE: Final = 2_048
 _ID: Final = "^" + scalars.ID_PATTERN + "$"
 
+Given = Mapping[str, list[str]]
+"""The values of a query by name, in their order."""
+
 
 @frozen
 class Parameter:
     """One parameter of a question: a string, one of a few, or a whole number with limits.
 
-    `pattern` and `choices` limit strings, `low` and `high` make it a number. Without `default` it
-    must be given. `many`: may be given often, and is a list.
+    `pattern` and `choices` limit strings, `low` and `high` make it a number. A pattern means all of
+    the text: `$` alone would let a line end follow in Python, which it does not in JSON Schema.
+    Without `default` it must be given. `many`: may be given often, and is a list.
     """
 
     name: str
@@ -53,10 +57,8 @@ class Parameter:
         """The value of what was given, if anything was. Error: `ValueError`, ready to show."""
         if self.many:
             return [self._one(text) for text in texts]
-        if len(texts) > 1:
-            raise ValueError(f"{self.name}: given {len(texts)} times")
         if texts:
-            return self._one(texts[0])
+            return self._one(_once(self.name, texts))
         if self.default is None:
             raise ValueError(f"{self.name}: is missing")
         return self.default
@@ -73,7 +75,7 @@ class Parameter:
             raise ValueError(
                 f"{self.name}: must be one of {', '.join(self.choices)}, got {quote(text)}"
             )
-        if self.pattern and not re.search(self.pattern, text):
+        if self.pattern and not re.fullmatch(self.pattern, text):
             raise ValueError(f"{self.name}: cannot be {quote(text)}")
         if len(text) > _MAX_VALUE:
             raise ValueError(f"{self.name}: must have at most {_MAX_VALUE} characters")
@@ -122,21 +124,45 @@ class Endpoint:
 
         Error: `ValueError`, ready to show.
         """
-        given: dict[str, list[str]] = {}
-        for name, text in _pairs(query):
-            given.setdefault(name, []).append(text)
-        known = [parameter.name for parameter in self.parameters]
-        unknown = [name for name in given if name not in known]
-        if unknown:
-            allowed = f"only {', '.join(known)}" if known else "none"
-            raise ValueError(f"there is no parameter {quote(unknown[0])} here, {allowed}")
-        read = {one.name: one.read(given.get(one.name, [])) for one in self.parameters}
+        said = given(query)
+        _refuse_unknown(said, [parameter.name for parameter in self.parameters])
+        read = {one.name: one.read(said.get(one.name, [])) for one in self.parameters}
         return {**values, **read}
 
     @property
     def path_names(self) -> Iterable[str]:
         """The names in its path."""
         return re.findall(r"\{(\w+)\}", self.path)
+
+
+def given(query: str) -> Given:
+    """What a query says. Error: `ValueError`, ready to show."""
+    said: dict[str, list[str]] = {}
+    for name, text in _pairs(query):
+        said.setdefault(name, []).append(text)
+    return said
+
+
+def single(said: Given, known: Sequence[str]) -> dict[str, str]:
+    """The values of parameters that are all strings, and given once.
+
+    Error: `ValueError`, ready to show, for one that is unknown or given twice.
+    """
+    _refuse_unknown(said, known)
+    return {name: _once(name, texts) for name, texts in said.items()}
+
+
+def _refuse_unknown(said: Given, known: Sequence[str]) -> None:
+    unknown = [name for name in said if name not in known]
+    if unknown:
+        allowed = f"only {', '.join(known)}" if known else "none"
+        raise ValueError(f"there is no parameter {quote(unknown[0])} here, {allowed}")
+
+
+def _once(name: str, texts: list[str]) -> str:
+    if len(texts) > 1:
+        raise ValueError(f"{name}: given {len(texts)} times")
+    return texts[0]
 
 
 def _pairs(query: str) -> list[tuple[str, str]]:
@@ -234,7 +260,7 @@ ENDPOINTS: Final[Mapping[str, Endpoint]] = {
         PLAN,
         "What a reload of the server's own file would change, and touch",
         shapes.PlanView,
-        refuses=(422, 500),
+        refuses=(422, 500, 503),
     ),
     "explain": Endpoint(
         "GET",
@@ -243,7 +269,7 @@ ENDPOINTS: Final[Mapping[str, Endpoint]] = {
         shapes.ExplainView,
         (
             Parameter("method", "the request's method", pattern="^[A-Za-z]+$"),
-            Parameter("url", "its URL, as a client would write it", pattern="^https?://"),
+            Parameter("url", "its URL, as a client would write it", pattern="^https?://.*$"),
             Parameter("listener", "the listener's id; by default found by the URL", ""),
             Parameter("header", "a field of the request, as `Name: value`", many=True),
         ),
@@ -253,7 +279,7 @@ ENDPOINTS: Final[Mapping[str, Endpoint]] = {
         RELOAD,
         "Take over the server's own file, as SIGHUP does",
         shapes.Reloaded,
-        refuses=(422, 500),
+        refuses=(422, 500, 503),
     ),
     "openapi": Endpoint("GET", f"{BASE}/openapi.json", "This description", dict[str, Any]),
 }

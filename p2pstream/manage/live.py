@@ -21,6 +21,7 @@ from typing import Any, Final
 import trio
 
 from p2pstream.manage.encoding import encoded
+from p2pstream.manage.endpoints import single
 from p2pstream.manage.websocket import Query, Socket, Talk
 
 LIVE: Final = "/api/v1/live"
@@ -56,7 +57,8 @@ class Live:
 
     def prepare(self, query: Query) -> Talk:
         """What to tell one viewer. Error: `ValueError`, ready to show."""
-        key = self._find(query.get("view", [""])[-1], query.get("window", [""])[-1])
+        said = single(query, ("view", "window"))
+        key = self._find(said.get("view", ""), said.get("window", ""))
 
         async def talk(socket: Socket) -> None:
             feed = self._feeds.setdefault(key, Feed(self._views[key]))

@@ -52,6 +52,7 @@ _REASONS: Final = {
     422: "The server's file is at fault",
     429: "Too many wrong tokens; see Retry-After",
     500: "The system does not let it be done",
+    503: "The server is stopping",
 }
 _EVERY_GUARDED: Final = (400, 401, 403, 429)
 # Told before anybody knows what is asked, and in plain text.

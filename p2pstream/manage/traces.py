@@ -19,8 +19,13 @@ from collections.abc import Callable
 from typing import Any, Final
 
 import trio
+from attrs import evolve
 
+from p2pstream.config.model import Config
 from p2pstream.config.scalars import HostPattern
+from p2pstream.config.wording import quote
+from p2pstream.manage.endpoints import single
+from p2pstream.manage.replies import Unavailable
 from p2pstream.manage.websocket import Query, Socket, Talk
 from p2pstream.observe.stages import as_json
 from p2pstream.observe.trace import Tracer
@@ -43,16 +48,18 @@ _NOTHING: Final = '{"events":[],"dropped":0}'
 
 
 class Traces:
-    """What is told of a tracer's requests."""
+    """What is told of a tracer's requests. `config` is the configuration of the moment."""
 
-    def __init__(self, tracer: Tracer) -> None:
+    def __init__(self, tracer: Tracer, config: Callable[[], Config]) -> None:
         self._tracer = tracer
+        self._config = config
 
     def prepare(self, query: Query) -> Talk:
-        """What to tell one viewer. Error: `ValueError`, ready to show."""
+        """What to tell one viewer. Errors, ready to show: `ValueError`, `Unavailable`."""
         level, wanted = parse(query)
+        wanted = known(wanted, self._config())
         if len(self._tracer.watches) >= MAX_VIEWERS:
-            raise ValueError(f"{MAX_VIEWERS} viewers are watching already")
+            raise Unavailable(f"{MAX_VIEWERS} viewers are watching already")
 
         async def talk(socket: Socket) -> None:
             with self._tracer.watch(wanted, level) as watch:
@@ -96,15 +103,31 @@ _dumps: Final[Callable[[Any], str]] = json.JSONEncoder(
 
 def parse(query: Query) -> tuple[int, Filter]:
     """The level, and which requests are wanted. Error: `ValueError`, ready to show."""
-    given = {name: values[-1] for name, values in query.items() if values[-1]}
-    unknown = given.keys() - {"level", *_PARSERS}
-    if unknown:
-        known = ", ".join(("level", *_PARSERS))
-        raise ValueError(f"{', '.join(sorted(unknown))}: there is no such filter, only {known}")
+    said = single(query, ("level", *_PARSERS))
+    given = {name: text for name, text in said.items() if text}
     level = given.pop("level", LEVELS[0])
     if level not in LEVELS:
         raise ValueError(f"level must be one of {', '.join(LEVELS)}")
     return LEVELS.index(level), Filter(**{name: _PARSERS[name](given[name]) for name in given})
+
+
+def known(wanted: Filter, config: Config) -> Filter:
+    """The same, of what is in the file: an agent by its id or name, the rest by their ids.
+
+    Whoever misspells one would look at nothing for ever. Error: `ValueError`, ready to show.
+    """
+    for kind, id, table in (
+        ("listener", wanted.listener, config.listeners),
+        ("route", wanted.route, config.routes),
+    ):
+        if id is not None and all(id != one.id for one in table):
+            raise ValueError(f"{kind}: there is no {quote(id)}")
+    if wanted.agent is None:
+        return wanted
+    for agent in config.agents:
+        if wanted.agent in (agent.id, agent.name):
+            return evolve(wanted, agent=agent.id)
+    raise ValueError(f"agent: there is no {quote(wanted.agent)}")
 
 
 def _host(text: str) -> HostPattern:

@@ -15,17 +15,17 @@ from __future__ import annotations
 import base64
 import binascii
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from functools import partial
 from math import inf
 from typing import Final
-from urllib.parse import parse_qs
 
 import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_server_stream
 
 from p2pstream.errors import StreamClosed, StreamError
-from p2pstream.manage.replies import refusal
+from p2pstream.manage.endpoints import Given, given
+from p2pstream.manage.replies import Unavailable, refusal
 from p2pstream.manage.server import Exchange, Handler, Takeover
 from p2pstream.net.http import Headers, Request, Response, tokens
 from p2pstream.net.stream import Stream
@@ -59,7 +59,7 @@ _UPGRADE: Final[Headers] = (
 # What trio-websocket needs of the head. What a client offers beside, we do not speak.
 _REPLAYED: Final = ("host", "connection", "upgrade", "sec-websocket-key", "sec-websocket-version")
 
-Query = Mapping[str, list[str]]
+Query = Given
 
 
 class Wire(trio.abc.Stream):
@@ -182,7 +182,9 @@ class Sockets:
         return len(self._open)
 
     def handler(self, prepare: Callable[[Query], Talk]) -> Handler:
-        """A handler for `manage.server`; `prepare` may raise `ValueError`: 400, with its text."""
+        """A handler for `manage.server`; `prepare` may raise `ValueError` or `Unavailable`: 400 or
+        503, with its text.
+        """
 
         async def handle(exchange: Exchange) -> Response | Takeover:
             request = exchange.request
@@ -190,9 +192,11 @@ class Sockets:
             if refused is not None:
                 return refused
             try:
-                talk = prepare(parse_qs(request.query, keep_blank_values=True))
+                talk = prepare(given(request.query))
             except ValueError as error:
                 return refusal((str(error),), _USAGE)
+            except Unavailable as error:
+                return refusal((str(error),), error.exit_code, status=503)
             if exchange.connection.early_bytes():
                 return Response.text(400, "nothing may be sent before the 101")
             return partial(self._serve, exchange, talk)

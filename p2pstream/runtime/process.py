@@ -116,7 +116,11 @@ class Runtime:
             "GET", metrics.PATH, metrics.handler(self.guard, self.counters, self._gauges)
         )
         self.watching = Watching(
-            self._management.router, self.guard, self.answers, self.proxy.tracer
+            self._management.router,
+            self.guard,
+            self.answers,
+            self.proxy.tracer,
+            lambda: self.config,
         )
 
     # --- the tree -------------------------------------------------------------------------------

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Final, get_args
 
 import trio
 
+from p2pstream.config.model import Config
 from p2pstream.manage.endpoints import Window
 from p2pstream.manage.guard import Guard
 from p2pstream.manage.live import LIVE, Live
@@ -23,7 +25,14 @@ _GOODBYE_SECONDS: Final = 2.0
 class Watching:
     """The viewers of one server process."""
 
-    def __init__(self, router: Router, guard: Guard, answers: Answers, tracer: Tracer) -> None:
+    def __init__(
+        self,
+        router: Router,
+        guard: Guard,
+        answers: Answers,
+        tracer: Tracer,
+        config: Callable[[], Config],
+    ) -> None:
         self.sockets = Sockets(guard.refuse)
         self.live = Live(
             {
@@ -35,7 +44,7 @@ class Watching:
                 ("routes", ""): answers.routes,
             }
         )
-        self.traces = Traces(tracer)
+        self.traces = Traces(tracer, config)
         router.add("GET", LIVE, self.sockets.handler(self.live.prepare))
         router.add("GET", TRACE, self.sockets.handler(self.traces.prepare))
 

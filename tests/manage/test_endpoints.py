@@ -45,6 +45,7 @@ def test_what_a_question_says(query: str, values: dict[str, Any]) -> None:
         ("", "name: is missing"),
         ("name=", 'name: cannot be ""'),
         ("name=X", 'name: cannot be "X"'),
+        ("name=x%0a", 'name: cannot be "x\\u000a"'),
         ("name=x&name=x", "name: given 2 times"),
         ("name=x&limit=100", "limit: must be a whole number from 1 to 99, got"),
         ("name=x&limit=-1", "limit: must be"),
@@ -60,6 +61,22 @@ def test_what_it_must_not_say(query: str, fault: str) -> None:
     with pytest.raises(ValueError) as error:
         ASKED.read(query, {})
     assert str(error.value).startswith(fault)
+
+
+@pytest.mark.parametrize(
+    ("name", "query"),
+    [
+        ("requests", "status=5xx%0a"),
+        ("requests", "status=502%0a"),
+        ("requests", "route=sec%0a"),
+        ("explain", "method=GET%0a&url=http://a/"),
+        ("explain", "method=GET&url=http://a/%0a"),
+    ],
+)
+def test_a_line_end_is_part_of_what_was_given(name: str, query: str) -> None:
+    with pytest.raises(ValueError, match=r": cannot be "):
+        ENDPOINTS[name].read(query, {})
+    assert ENDPOINTS[name].read(query.replace("%0a", ""), {})
 
 
 def test_names_in_a_path() -> None:

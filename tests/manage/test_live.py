@@ -284,6 +284,8 @@ async def test_windows_are_views_of_their_own(autojump_clock: trio.testing.MockC
         ({}, "view must be one of overview, agents"),
         ({"view": ["x"]}, "view must be one of overview, agents"),
         ({"view": ["overview"], "window": ["2h"]}, "window must be one of 5m, 1h"),
+        ({"view": ["overview"], "bogus": ["1"]}, 'no parameter "bogus" here, only view, window'),
+        ({"view": ["agents", "agents"]}, "view: given 2 times"),
     ],
 )
 def test_what_is_not_there_is_refused(query: dict[str, list[str]], message: str) -> None:

@@ -7,9 +7,11 @@ import pytest
 import trio
 import trio.testing
 
+from p2pstream.config.load import load_text
 from p2pstream.config.scalars import HostPattern
 from p2pstream.errors import InvalidRequest
-from p2pstream.manage.traces import MAX_VIEWERS, Traces, parse
+from p2pstream.manage.replies import Unavailable
+from p2pstream.manage.traces import MAX_VIEWERS, Traces, known, parse
 from p2pstream.observe.trace import Tracer
 from p2pstream.observe.watch import MAX_EVENTS, Filter
 from p2pstream.policy.chain import Hop
@@ -50,8 +52,27 @@ def requests(tracer: Tracer, count: int) -> None:
         tracer.refuse(number, plan, HOP, InvalidRequest("no"))
 
 
+CONFIG = load_text(
+    """
+[[listeners]]
+id = "web"
+port = 1
+[[agents]]
+id = "agent-1"
+name = "attic"
+token_hash = "sha256:%s"
+[[routes]]
+id = "media"
+listener_id = "web"
+is_default = true
+targets = [{ target_type = "static" }]
+"""
+    % ("a" * 64)
+)
+
+
 async def look(tracer: Tracer, viewer: Any, **query: str) -> None:
-    talk = Traces(tracer).prepare({name: [value] for name, value in query.items()})
+    talk = Traces(tracer, lambda: CONFIG).prepare({name: [value] for name, value in query.items()})
     await talk(viewer)
 
 
@@ -77,7 +98,7 @@ def test_questions(query: dict[str, str], level: int, wanted: Filter) -> None:
     ("name", "value", "message"),
     [
         ("level", "all", "level must be one of basic, detailed, headers, debug"),
-        ("rout", "x", "rout: there is no such filter, only level, listener, route, "),
+        ("rout", "x", 'there is no parameter "rout" here, only level, listener, route, '),
         ("status", "6xx", "status must be one, like 502, or a class of them, like 5xx"),
         ("status", "5x5", "status must be"),
         ("status", "50", "status must be"),
@@ -89,6 +110,20 @@ def test_questions(query: dict[str, str], level: int, wanted: Filter) -> None:
 def test_questions_that_are_refused(name: str, value: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         parse({name: [value]})
+    with pytest.raises(ValueError, match="level: given 2 times"):
+        parse({"level": ["debug", "basic"]})
+
+
+@pytest.mark.parametrize("agent", ["agent-1", "attic"])
+def test_what_is_watched_is_in_the_file(agent: str) -> None:
+    wanted = Filter("web", "media", agent=agent, status=(500, 599))
+    assert known(wanted, CONFIG) == Filter("web", "media", agent="agent-1", status=(500, 599))
+
+
+@pytest.mark.parametrize("name", ["listener", "route", "agent"])
+def test_who_asks_for_what_is_not_there_does_not_wait_for_it(name: str) -> None:
+    with pytest.raises(ValueError, match=f'{name}: there is no "nope"'):
+        Traces(Tracer(str), lambda: CONFIG).prepare({name: ["nope"]})
 
 
 async def test_events_are_told_together_after_an_empty_first_message(
@@ -156,6 +191,6 @@ async def test_there_is_a_limit_to_viewers() -> None:
         for _ in range(MAX_VIEWERS):
             nursery.start_soon(look, tracer, Viewer())
         await trio.testing.wait_all_tasks_blocked()
-        with pytest.raises(ValueError, match="16 viewers are watching already"):
-            Traces(tracer).prepare({})
+        with pytest.raises(Unavailable, match="16 viewers are watching already"):
+            Traces(tracer, lambda: CONFIG).prepare({})
         nursery.cancel_scope.cancel()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -14,6 +15,7 @@ from trio_websocket import (
 )
 
 from p2pstream.manage import websocket
+from p2pstream.manage.replies import Unavailable
 from p2pstream.manage.server import Exchange
 from p2pstream.manage.websocket import Query, Socket, Sockets, Talk, Wire
 from p2pstream.net.dial import dial_tcp
@@ -57,6 +59,8 @@ class Echo:
     def prepare(self, query: Query) -> Talk:
         if "bad" in query:
             raise ValueError("bad must not be given")
+        if "later" in query:
+            raise Unavailable("too many already")
 
         async def talk(socket: Socket) -> None:
             try:
@@ -296,6 +300,11 @@ async def test_a_bad_question_is_refused_before_the_101(open_world: Any) -> None
         answer = await ask(world, (*OPENING, BEARER), "/ws?bad=1")
         assert answer.status == 400
         assert b"bad must not be given" in answer.body
+        answer = await ask(world, (*OPENING, BEARER), "/ws?name=%FF")
+        assert (answer.status, json.loads(answer.body)["exit_code"]) == (400, 2)
+        answer = await ask(world, (*OPENING, BEARER), "/ws?later=1")
+        assert answer.status == 503
+        assert json.loads(answer.body) == {"faults": ["too many already"], "exit_code": 1}
         assert (await ask(world, (*OPENING, BEARER), "/ws", "HEAD")).status == 405
 
 
