@@ -287,25 +287,33 @@ class Tunnel:
             self.received += len(data)
             keepalive.heard = True
             keepalive.heard_at = reactor.now
-            try:
-                session.receive_data(data)
-            except ProtocolError as error:
-                self._say_goodbye(error)
-                raise
-            if self._dispatch() > 1:
-                self.sender.corked = True
-            self._note_idle()
-            if session.pongs:
-                keepalive.take_pongs()
-            if session.peer_going_away:
-                self.leaving.set()
-            if session.has_output:
-                self.push()
+            while not self._take_in(data):
+                data = b""
+                await trio.lowlevel.checkpoint()
             if len(data) == READ_BYTES:
                 await trio.lowlevel.checkpoint()  # who got something takes it before we go on
             # A few bytes at the front of what was a large buffer would pin it while we wait: a
             # thousand tunnels that heard a ping each kept 16 KB so.
             del data
+
+    def _take_in(self, data: bytes) -> bool:
+        """Feed the session, and see to what came of it; False: the next turn has more of it."""
+        session = self.session
+        try:
+            whole = session.receive_data(data)
+        except ProtocolError as error:
+            self._say_goodbye(error)
+            raise
+        if self._dispatch() > 1:
+            self.sender.corked = True
+        self._note_idle()
+        if session.pongs:
+            self._keepalive.take_pongs()
+        if session.peer_going_away:
+            self.leaving.set()
+        if session.has_output:
+            self.push()
+        return whole
 
     # --- details -------------------------------------------------------------------------------
 

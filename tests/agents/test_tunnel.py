@@ -37,6 +37,7 @@ from p2pstream.net.tls import client_context
 from p2pstream.net.tls_stream import TlsStream
 from p2pstream.wire.opening import ErrorKind, OpenRequest, Verdict
 from p2pstream.wire.yamux.frame import HEADER_BYTES, Flag, Frame, FrameType
+from p2pstream.wire.yamux.receive import FRAMES_A_TURN
 from p2pstream.wire.yamux.streams import ACCEPT_BACKLOG
 from p2pstream.wire.yamux.turns import MAX_CONTROL
 from p2pstream.wire.yamux.window import INITIAL_WINDOW
@@ -842,6 +843,36 @@ async def test_a_flood_from_who_does_not_read_costs_no_more_than_a_bound(
             assert tunnel.streams == 0
         assert ends is None or ends in str(tunnel.reason)
         assert (tunnel.reason is None) == (ends is None)
+        tunnel.close()
+        nursery.cancel_scope.cancel()
+    other.close()
+
+
+async def test_a_flood_that_says_nothing_leaves_others_their_turns(
+    autojump_clock: MockClock,
+) -> None:
+    line, other = Line(), Line()
+    line.other, other.other = other, line
+    tunnel = Tunnel(line, client=True, serve=agreeing())
+    turns = 0
+
+    async def somebody_else() -> None:
+        nonlocal turns
+        while True:
+            await trio.lowlevel.checkpoint()
+            turns += 1
+
+    nothing = Frame(FrameType.WINDOW_UPDATE, Flag(0), 2, 0).encode()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(tunnel.run)
+        line.arrive(Frame(FrameType.WINDOW_UPDATE, Flag.SYN, 2, 0).encode())
+        await trio.testing.wait_all_tasks_blocked()
+        line.arrive(nothing * 20_000 + Frame(FrameType.PING, Flag.SYN, 0, 7).encode())
+        nursery.start_soon(somebody_else)
+        with trio.fail_after(5):
+            while not other.arrived.endswith(Frame(FrameType.PING, Flag.ACK, 0, 7).encode()):
+                await trio.lowlevel.checkpoint()
+        assert turns >= 20_000 // FRAMES_A_TURN - 2  # at either end Trio may begin with either
         tunnel.close()
         nursery.cancel_scope.cancel()
     other.close()

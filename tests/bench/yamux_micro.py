@@ -43,17 +43,23 @@ def receive(size: int) -> tuple[Callable[[], None], int]:
     _, agent = _pair()
     reads = _reads(size)
 
+    def read_all() -> None:
+        for stream in agent.take_touched():
+            stream.touched = 0
+            while stream.take(65_536):
+                pass
+            window = stream.receive_window
+            if window.owed >= window.due_at:
+                agent.update_window(stream, 0.0)
+        agent.next_batch()
+
     def run() -> None:
         for data in reads:
-            agent.receive_data(data)
-            for stream in agent.take_touched():
-                stream.touched = 0
-                while stream.take(65_536):
-                    pass
-                window = stream.receive_window
-                if window.owed >= window.due_at:
-                    agent.update_window(stream, 0.0)
-            agent.next_batch()
+            whole = agent.receive_data(data)
+            read_all()
+            while not whole:
+                whole = agent.receive_data(b"")
+                read_all()
 
     return run, max(STREAMS, 2**20 // size)
 

@@ -61,7 +61,8 @@ class Application:
     def receive(self, data: bytes) -> None:
         session = self.session
         try:
-            session.receive_data(data)
+            while not session.receive_data(data):
+                data = b""
         except ProtocolError as error:
             self.fault = str(error)
         for stream in session.take_touched():

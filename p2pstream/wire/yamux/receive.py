@@ -7,10 +7,13 @@ Rules:
 2. A payload is held against its window before the first byte of it is kept, and counts as its
    bytes arrive.
 3. In one frame, SYN and ACK come first, RST drops the payload, FIN comes after it.
+4. After `FRAMES_A_TURN` frames it is somebody else's turn: what is left of the read waits. A read
+   of 256 KiB may hold 20,000 frames that say nothing, ten milliseconds of everybody's time.
 """
 
 from __future__ import annotations
 
+from itertools import repeat
 from typing import Final
 
 from p2pstream.wire.yamux.frame import (
@@ -32,6 +35,10 @@ from p2pstream.wire.yamux.stream import READABLE, Action, Input, Stream
 from p2pstream.wire.yamux.streams import Streams
 from p2pstream.wire.yamux.turns import Turns
 
+# Frames taken in without a pause, in as many reads as that takes: half a millisecond's work, as a
+# turn of `tunnel_stream` is. Bulk comes to four frames a read.
+FRAMES_A_TURN: Final = 1_024
+
 # Pings of the peer whose answers wait, and answers to ours that nobody took. A peer has one or two
 # under way.
 MAX_PONGS: Final = 64
@@ -46,6 +53,7 @@ class Receiver:
         "_left",
         "_streams",
         "_target",
+        "_turn",
         "_turns",
         "peer_going_away",
         "pongs",
@@ -55,7 +63,8 @@ class Receiver:
     def __init__(self, streams: Streams, turns: Turns) -> None:
         self._streams = streams
         self._turns = turns
-        self._head = b""  # a header cut off by the end of a read
+        self._head = b""  # a header cut off by the end of a read, or by that of a turn and the rest
+        self._turn = repeat(None, FRAMES_A_TURN)  # counts in C, which costs a frame nothing
         self._left = 0  # payload bytes of the current frame still to come
         self._target: Stream | None = None  # where they go; None: dropped
         self._fin_after = False  # FIN stands on that frame
@@ -69,8 +78,9 @@ class Receiver:
         """Whether more must come to make a whole frame of what came."""
         return bool(self._head or self._left)
 
-    def walk(self, data: bytes) -> None:
-        """Take in one read. Errors: `ProtocolError`."""
+    def walk(self, data: bytes) -> bool:
+        """Take in one read; False: the turn is over, and frames wait. Errors: `ProtocolError`."""
+        self._turns.check_control()
         position = 0
         if self._left:
             position = self._receive_rest(data)
@@ -81,7 +91,9 @@ class Receiver:
         unpack = HEADER_FUSED.unpack_from
         by_id = self._streams.by_id
         touch = self._streams.touch
-        while end - position >= HEADER_BYTES:
+        for _ in self._turn:
+            if end - position < HEADER_BYTES:
+                break
             kind, flags, stream_id, length = unpack(data, position)
             position += HEADER_BYTES
             if kind == DATA:
@@ -92,7 +104,7 @@ class Receiver:
                     stop = position + length
                     if stop > end:
                         self._receive_part(stream, data[position:], length, flags)
-                        return
+                        return True
                     if stream is None:
                         self._streams.check_dropped(length)
                     else:
@@ -113,8 +125,13 @@ class Receiver:
                         self._receive_fin(stream)
             else:
                 self._receive_session_frame(kind, flags, stream_id, length)
+        else:
+            self._turn = repeat(None, FRAMES_A_TURN)
+            self._head = data[position:]
+            return False
         if position < end:
             self._head = data[position:]
+        return True
 
     def _receive_part(self, stream: Stream | None, piece: bytes, length: int, flags: int) -> None:
         """The read ends after `piece` of a payload of `length` bytes."""

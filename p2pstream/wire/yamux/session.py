@@ -1,6 +1,6 @@
 """One connection full of streams: bytes in, bytes out, and whose turn it is. No I/O, no clock.
 
-    session.receive_data(data)                 frames are walked in place (`receive`)
+    session.receive_data(data)                 frames are walked in place (`receive`), in turns
     for stream in session.take_touched(): ...  these streams' tasks have something to do
     stream.take(n); session.update_window(stream, now)
     session.send(stream, data)                 takes its turn (`turns`) ...
@@ -197,15 +197,17 @@ class Session:
         """What goes out next, in order, about `turns.BATCH` bytes; empty: nothing."""
         return self._turns.next_batch()
 
-    def receive_data(self, data: bytes) -> None:
+    def receive_data(self, data: bytes) -> bool:
         """Take in what came from the connection, in pieces of any size.
 
-        Errors: `ProtocolError`; the session is over then, and says so again for whatever follows.
+        False: frames of it wait for the next call, which may bring `b""`, so that others have
+        their turn first. Errors: `ProtocolError`; the session is over then, and says so again for
+        whatever follows.
         """
         if self.ended is not None:
             raise self.ended
         try:
-            self._receiver.walk(data)
+            return self._receiver.walk(data)
         except ProtocolError as error:
             self.ended = error
             raise

@@ -30,7 +30,8 @@ BATCH: Final = MAX_PAYLOAD + HEADER_BYTES
 SMALL_REST: Final = 8_192
 
 # Control frames waiting to be sent. An honest peer causes at most three per stream (ACK, credit,
-# RST) of 4096 streams; one that causes more, and does not read, is flooding.
+# RST) of 4096 streams; one that causes more, and does not read, is flooding. It is held to this
+# before each of its turns (`receive`), so that what stands there is less than a turn more.
 MAX_CONTROL: Final = 3 * 4_096
 
 
@@ -55,9 +56,17 @@ class Turns:
 
     def answer(self, frame: bytes) -> None:
         """Queue what a received frame calls for. Errors: `ProtocolError` past `MAX_CONTROL`."""
+        self.check_control()
+        self.control.append(frame)
+
+    def check_control(self) -> None:
+        """Hold the peer to `MAX_CONTROL` before it causes more. Errors: `ProtocolError`.
+
+        What the shell queues in its stead (it accepts, resets and grants) cannot fail: whoever
+        calls that may be anybody. It is seen when the next bytes of the peer come.
+        """
         if len(self.control) >= MAX_CONTROL:
             raise ProtocolError("the peer asks and does not read the answers")
-        self.control.append(frame)
 
     def add(self, stream: Stream) -> None:
         """Let `stream` wait for its turn; one that waits already keeps its place."""

@@ -194,7 +194,9 @@ class TwoSessions(RuleBasedStateMachine):
         piece = bytes(wire[:size])
         del wire[:size]
         session = side.session
-        session.receive_data(piece)
+        rest = piece
+        while not session.receive_data(rest):
+            rest = b""
         for stream in session.take_touched():
             touched, stream.touched = stream.touched, 0
             if touched & OPENED:

@@ -20,7 +20,7 @@ from p2pstream.wire.yamux.frame import (
     GoAwayCode,
     ProtocolError,
 )
-from p2pstream.wire.yamux.receive import MAX_PONGS
+from p2pstream.wire.yamux.receive import FRAMES_A_TURN, MAX_PONGS
 from p2pstream.wire.yamux.session import Session
 from p2pstream.wire.yamux.stream import BROKEN, OPENED, READABLE, WRITABLE, State, Stream
 from p2pstream.wire.yamux.streams import ACCEPT_BACKLOG
@@ -31,16 +31,17 @@ Feed = Callable[[Session, bytes], None]
 
 
 def whole(session: Session, wire: bytes) -> None:
-    session.receive_data(wire)
+    while not session.receive_data(wire):
+        wire = b""
 
 
 def byte_by_byte(session: Session, wire: bytes) -> None:
     for i in range(len(wire)):
-        session.receive_data(wire[i : i + 1])
+        whole(session, wire[i : i + 1])
 
 
 def with_a_tail(session: Session, wire: bytes) -> None:
-    session.receive_data(wire + frames("PING SYN 0 4711"))
+    whole(session, wire + frames("PING SYN 0 4711"))
     assert session._turns.control.pop() == frames("PING ACK 0 4711")
     session._turns.pongs -= 1
 
@@ -571,9 +572,9 @@ def test_open_streams_are_limited() -> None:
 
 def test_a_ping_flood_is_answered_within_bounds() -> None:
     session = Session(client=True)
-    session.receive_data(frames(*(f"PING SYN 0 {i}" for i in range(1000))))
+    whole(session, frames(*(f"PING SYN 0 {i}" for i in range(1000))))
     assert len(sent(session)) == MAX_PONGS
-    session.receive_data(frames(*(f"PING ACK 0 {i}" for i in range(1000))))
+    whole(session, frames(*(f"PING ACK 0 {i}" for i in range(1000))))
     assert len(session.pongs) == MAX_PONGS
     session.receive_data(frames("PING SYN 0 5"))
     assert sent(session) == ["PING ACK 0 5"]
@@ -587,6 +588,69 @@ def test_a_peer_that_provokes_answers_and_does_not_read_them_is_cut() -> None:
         for _ in range(MAX_CONTROL):
             agent.receive_data(flood)
     assert len(agent._turns.control) == MAX_CONTROL
+
+
+@pytest.mark.parametrize("reads", [1, 2, 500])
+def test_many_frames_are_taken_in_turns(reads: int) -> None:
+    agent, stream = agent_with_stream()
+    credit = stream.send_window.credit
+    count = 5 * FRAMES_A_TURN // 2
+    wire = frames(*["WINDOW_UPDATE 2 1"] * count, "DATA 2 after")
+    size = -(-len(wire) // reads)
+    turns, seen = 0, credit
+    for at in range(0, len(wire), size):
+        data = wire[at : at + size]
+        while not agent.receive_data(data):
+            assert stream.send_window.credit - seen <= FRAMES_A_TURN
+            turns, seen, data = turns + 1, stream.send_window.credit, b""
+    assert turns == 2  # a read counts as a frame, besides
+    assert (stream.send_window.credit, stream.take(100)) == (credit + count, b"after")
+
+
+def test_the_rest_of_a_turn_comes_before_what_arrives_later() -> None:
+    agent, stream = agent_with_stream()
+    letters = [chr(ord("a") + i % 26) for i in range(2 * FRAMES_A_TURN)]
+    assert not agent.receive_data(frames(*(f"DATA 2 {letter}" for letter in letters)))
+    assert not agent.receive_data(frames("DATA FIN 2 !"))
+    assert agent.receive_data(b"")
+    assert stream.take(65_536).decode() == "".join(letters) + "!"
+
+
+def test_bulk_is_one_turn() -> None:
+    agent, stream = agent_with_stream()
+    for _ in range(200):
+        assert agent.receive_data(frames(*["DATA 2 *65536"] * 4))
+        while stream.take(65_536):
+            agent.update_window(stream, 0.0)
+        sent(agent)
+
+
+@pytest.mark.parametrize("what", ["resets", "accepts", "grants"])
+def test_what_the_shell_answers_is_held_to_the_same_bound(what: str) -> None:
+    """In each turn the peer causes frames that the shell queues, and reads none of them."""
+    agent, stream = agent_with_stream()
+
+    def one_turn(number: int) -> None:
+        if what == "grants":
+            whole(agent, frames(f"DATA 2 *{stream.receive_window.credit}"))
+            while stream.take(65_536):
+                agent.update_window(stream, 0.0)
+            return
+        first = 4 + 2 * 255 * number
+        ids = range(first, first + 2 * 255, 2)
+        whole(agent, frames(*(f"WINDOW_UPDATE SYN {i} 0" for i in ids)))
+        for opened in agent.take_touched():
+            opened.touched = 0
+            if what == "accepts":
+                agent.accept(opened)
+                whole(agent, frames(f"WINDOW_UPDATE RST {opened.id} 0"))
+            else:
+                agent.reset(opened)
+
+    with pytest.raises(ProtocolError, match="does not read"):
+        for number in range(MAX_CONTROL):
+            one_turn(number)
+    assert MAX_CONTROL <= len(agent._turns.control) < MAX_CONTROL + ACCEPT_BACKLOG
 
 
 def test_empty_data_frames_leave_nothing_behind(feed: Feed) -> None:
