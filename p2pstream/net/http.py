@@ -8,10 +8,12 @@ Rules:
 1. Nobody is waited for without end: the caller sets `stream.waits.deadline`, and sizes have limits.
 2. Field names are lower-case, values are Latin-1 text (RFC 9110 §5.5: bytes that we do not read).
 3. What came after the head of an upgraded connection is handed over, never lost.
+4. A request may name its target by a whole URL (RFC 9112 §3.2.2); who answers sees its path.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Final, TypeVar
 
@@ -34,8 +36,18 @@ _MAX_REQUEST_HEAD: Final = 32_768
 # What origins send to probes; nginx and Go stop near here too.
 _MAX_RESPONSE_HEAD: Final = 65_536
 _RECEIVE: Final = 65_536
+_AUTHORITY: Final = re.compile("https?://[^/?]*", re.IGNORECASE)
 
 _E = TypeVar("_E", bound=h11.Event)
+
+
+def _origin_form(target: str) -> str:
+    """What follows the authority of a target that is a whole URL (rule 4); any other as it is."""
+    authority = _AUTHORITY.match(target)
+    if authority is None:
+        return target
+    rest = target[authority.end() :]
+    return rest if rest.startswith("/") else f"/{rest}"
 
 
 def header(headers: Headers, name: str) -> str | None:
@@ -62,7 +74,7 @@ class Request:
     @property
     def path(self) -> str:
         """The target without its query, still percent-encoded."""
-        return self.target.partition("?")[0]
+        return _origin_form(self.target).partition("?")[0]
 
     @property
     def query(self) -> str:

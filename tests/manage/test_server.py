@@ -63,6 +63,7 @@ async def test_health_and_readiness(open_world: Any, tls: str) -> None:
         assert (await get(world, "/healthz")).body == b"ok\n"
         assert (await get(world, "/readyz")).status == 200
         assert (await get(world, "/healthz", "HEAD")).status == 200
+        assert (await get(world, "http://127.0.0.1/healthz")).body == b"ok\n"
         world.management.ready = lambda: False
         assert (await get(world, "/readyz")).status == 503
         world.management.ready = lambda: True
@@ -140,6 +141,8 @@ async def test_the_base_path_of_the_public_url_is_respected(open_world: Any) -> 
     async with open_world(public_url="https://127.0.0.1/p2p/x/") as world:
         for path, status in [
             ("/p2p/x/healthz", 200),
+            ("https://127.0.0.1/p2p/x/healthz?x=1", 200),
+            ("https://127.0.0.1/p2p/healthz", 404),
             ("/healthz", 200),
             ("/p2p/x/agent/ca.pem", 200),
             ("/agent/ca.pem", 404),

@@ -72,6 +72,24 @@ def test_a_target_is_path_and_query() -> None:
     assert Request("GET", "/x", ()).query == ""
 
 
+@pytest.mark.parametrize(
+    ("target", "path", "query"),
+    [
+        ("http://a.test/x/y?z=1", "/x/y", "z=1"),
+        ("HTTPS://a.test:8081/", "/", ""),
+        ("http://a.test", "/", ""),
+        ("http://a.test?z=/1", "/", "z=/1"),
+        ("/x?u=http://a.test/y", "/x", "u=http://a.test/y"),
+        ("/http://a.test/y", "/http://a.test/y", ""),
+        ("*", "*", ""),
+        ("ftp://a.test/x", "ftp://a.test/x", ""),
+    ],
+)
+def test_a_target_may_be_a_whole_url(target: str, path: str, query: str) -> None:
+    request = Request("GET", target, ())
+    assert (request.path, request.query) == (path, query)
+
+
 async def test_requests_follow_one_another(ends: tuple[TcpStream, TcpStream]) -> None:
     client, server = ends
 
