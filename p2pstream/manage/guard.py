@@ -17,6 +17,9 @@ Rules:
    while its address, or everybody together, was wrong too often; a Bearer token only while its own
    address was, and on this host never: nobody elsewhere can lock out commands or monitoring, and
    who knocks through a proxy on this host is stopped by the token's length alone.
+4. A client is who its connection comes from, or who a proxy on this host says last in
+   `X-Forwarded-For`. Behind `tls = "off"`, an address of this host may be anybody, through a proxy
+   that does not say: it is never known, however often it was right.
 """
 
 from __future__ import annotations
@@ -59,6 +62,7 @@ class Guard:
         self._throttle = Throttle()
         public = urlsplit(config.public_url or "")
         self._public_origin = f"{public.scheme}://{public.netloc}" if public.netloc else None
+        self._behind_proxy = config.tls == "off"
         self._https = config.tls != "off" or public.scheme == "https"
         self._cookie = config.session_cookie
         self._path = identity.base_path(config) or "/"
@@ -95,7 +99,8 @@ class Guard:
             faults = [f"too many wrong tokens; try again in {wait} s"]
             return refusal(faults, status=429, headers=(("retry-after", str(wait)),))
         if token and self._admin().matches(token):
-            self._throttle.right(client, now)
+            if not (self._behind_proxy and is_loopback(client)):  # rule 4
+                self._throttle.right(client, now)
             return None
         if not exempt and self._throttle.wrong(client, now, alone=alone):
             log.warning("management: too many wrong admin tokens from %s", client)

@@ -16,6 +16,7 @@ from p2pstream.config.scalars import TokenHash
 from p2pstream.manage.guard import Guard
 from p2pstream.manage.replies import as_json
 from p2pstream.manage.server import Exchange
+from p2pstream.manage.throttle import Throttle
 from p2pstream.net.dial import dial_tcp
 from p2pstream.net.http import Request, Response, fetch
 
@@ -302,7 +303,33 @@ async def test_wrong_logins_have_to_wait(door: Door, caplog: pytest.LogCaptureFi
     assert "open-sesame" not in caplog.text
     # A throttled address does not lock out who has the token, nor sessions.
     assert (await door.ask("/page", **BEARER)).status == 200
-    assert (await door.login()).status == 200  # and is known from then on
+    assert (await door.login()).status == 429  # which does not make everybody here known
+
+
+async def test_who_comes_through_a_proxy_that_does_not_say_is_never_known(door: Door) -> None:
+    for fields in ({}, {"x_forwarded_for": "unknown"}, {"x_forwarded_for": "::1"}):
+        door.guard._throttle = Throttle()
+        assert (await door.login()).status == 200
+        assert (await door.ask("/page", **BEARER, **fields)).status == 200
+        for _ in range(5):
+            assert (await door.login("wrong")).status == 401
+        assert (await door.login("wrong")).status == 429
+
+
+async def test_with_tls_of_our_own_this_host_is_known(door: Door) -> None:
+    door.guard._behind_proxy = False
+    assert (await door.login()).status == 200
+    for _ in range(10):
+        assert (await door.login("wrong")).status == 401
+    assert (await door.login()).status == 200
+
+
+async def test_who_a_proxy_names_is_known_by_that(door: Door) -> None:
+    named = {"x_forwarded_for": "192.0.2.7"}
+    assert (await door.ask("/page", **BEARER, **named)).status == 200
+    for _ in range(10):
+        assert (await door.ask("/page", authorization="Bearer wrong", **named)).status == 401
+    assert (await door.ask("/page", **BEARER, **named)).status == 200
 
 
 async def test_wrong_tokens_from_elsewhere_have_to_wait_and_lock_nobody_out(door: Door) -> None:

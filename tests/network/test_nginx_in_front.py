@@ -76,13 +76,15 @@ class Front:
         self.site.wait_for_port(self.port)
         return running
 
-    def ask(self, method: str, path: str, **headers: str) -> tuple[int, str]:
+    def ask(
+        self, method: str, path: str, body: str | None = None, **headers: str
+    ) -> tuple[int, str]:
         """A request to management, through nginx."""
         context = ssl.create_default_context(cafile=str(self.ca))
         connection = http.client.HTTPSConnection(HOST, self.port, context=context, timeout=10)
         try:
             fields = {name.replace("_", "-"): value for name, value in headers.items()}
-            connection.request(method, self.base + path, headers=fields)
+            connection.request(method, self.base + path, body, fields)
             response = connection.getresponse()
             return response.status, response.read().decode().strip()
         finally:
@@ -164,6 +166,17 @@ def test_what_the_server_says_comes_through_nginx(front: Front) -> None:
         426,
         "this server speaks p2pstream-yamux; upgrade the agent",
     )
+
+
+def test_wrong_logins_are_counted_by_who_nginx_sees(front: Front) -> None:
+    front.start()
+    front.site.serve()
+
+    def login(number: int) -> int:
+        said = {"Content_Type": "application/json", "X_Forwarded_For": f"192.0.2.{number}"}
+        return front.ask("POST", "/api/v1/login", '{"token": "wrong"}', **said)[0]
+
+    assert [login(number) for number in range(7)] == [401] * 5 + [429] * 2
 
 
 @pytest.mark.parametrize("front", [""], indirect=True)
