@@ -9,10 +9,14 @@ Rules:
 3. Who begins something on a connection that was silent for `DOUBT_SECONDS` asks at once
    (`doubt`), so a ghost is found by its first request and not only by the next ping in turn.
 4. The answers measure the round trip by which receive windows grow.
+5. Nobody can answer a ping that it has not read: its value is drawn when it is sent.
+6. Who answers has taken in all that was sent before the ping (`ask`): a kernel that took bytes
+   proves nothing, and loses them if the connection is closed with something unread.
 """
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable
 from math import inf
 from typing import Final
@@ -20,6 +24,7 @@ from typing import Final
 import trio
 
 from p2pstream.errors import TunnelLost
+from p2pstream.wire.yamux.frame import MAX_U32
 from p2pstream.wire.yamux.session import Session
 
 PING_SECONDS: Final = 20.0
@@ -34,6 +39,8 @@ class Keepalive:
     """The keepalive of one tunnel."""
 
     __slots__ = (
+        "_answered",
+        "_asked",
         "_awaited",
         "_pinged_at",
         "_resting",
@@ -53,6 +60,8 @@ class Keepalive:
         self.heard_at = -inf
         """Trio time, a sweep old at most, at which something arrived; the reader says so too."""
         self._value = 0
+        self._asked = 0
+        self._answered: trio.Event | None = None  # the answer to `ask` is here, or never will be
         self._pinged_at = 0.0
         self._awaited = trio.Event()  # the answer to a ping or, between pings, a reason for one
         self._resting = False  # between pings
@@ -64,7 +73,7 @@ class Keepalive:
         """
         pause = _SECOND_PING_SECONDS
         while True:
-            self._value = (self._value + 1) & 0xFFFF_FFFF
+            self._value = _any_value()
             self._pinged_at = trio.current_time()
             self._awaited = trio.Event()
             self.heard = False
@@ -94,11 +103,30 @@ class Keepalive:
         if self._resting and now - self.heard_at > DOUBT_SECONDS:
             self._awaited.set()
 
+    def ask(self) -> trio.Event:
+        """Queue a ping besides those in turn; set once it is answered (rule 6), or with `end`."""
+        self._asked = _any_value()
+        self._answered = trio.Event()
+        self._session.ping(self._asked)
+        return self._answered
+
+    def end(self) -> None:
+        """Nothing will be answered any more."""
+        if self._answered is not None:
+            self._answered.set()
+
     def take_pongs(self) -> None:
         """Look at the answers that the session received."""
         pongs = self._session.pongs
+        if self._answered is not None and self._asked in pongs:
+            self._answered.set()
         if self._value in pongs and not self._resting and not self._awaited.is_set():
             self.proven_at = trio.current_time()
             self._session.round_trip.record(self.proven_at - self._pinged_at)
             self._awaited.set()
         pongs.clear()
+
+
+def _any_value() -> int:
+    """A value for a ping; never the one that the hub's own pings have (`hub._PROOF_PING`)."""
+    return secrets.randbelow(MAX_U32)

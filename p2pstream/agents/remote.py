@@ -179,6 +179,7 @@ class RemoteAgent:
     async def _drain_when_leaving(self, tunnel: Tunnel) -> None:
         await self._leaving.wait()
         await tunnel.drain()
+        await tunnel.delivered()
         tunnel.close()
 
 

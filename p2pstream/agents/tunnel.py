@@ -209,6 +209,17 @@ class Tunnel:
         self._note_idle()
         await self._idle.wait()
 
+    async def delivered(self) -> None:
+        """Return when the peer has taken in what was sent so far, or when the tunnel has ended.
+
+        A stream of ours has ended once its last frame is queued: what is closed after `drain`
+        alone may take the last bytes along.
+        """
+        if self.reason is None:
+            answered = self._keepalive.ask()
+            self.push()
+            await answered.wait()
+
     def close(self, code: GoAwayCode = GoAwayCode.NORMAL) -> None:
         """Say GoAway as far as that takes no waiting, and end the tunnel."""
         if self.reason is None:
@@ -226,6 +237,7 @@ class Tunnel:
         self._connection.close()
         self.leaving.set()
         self._note_idle()
+        self._keepalive.end()
         if self._nursery is not None:
             self._nursery.cancel_scope.cancel()
 

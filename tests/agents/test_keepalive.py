@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from math import inf
 
 import pytest
@@ -109,6 +110,26 @@ async def test_who_begins_something_on_a_silent_connection_asks_at_once(
                 await trio.sleep(0.01)
     assert len(peers.asked) == pings
     assert scope.cancelled_caught == answers
+
+
+async def test_the_next_ping_cannot_be_answered_in_advance(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    peers = Peers(delay=0.25)
+    values: list[int] = []
+    ping = peers.near.ping
+
+    def spy(value: int) -> None:
+        values.append(value)
+        ping(value)
+
+    monkeypatch.setattr(peers.near, "ping", spy)
+    async with trio.open_nursery() as peers.nursery:
+        with trio.move_on_after(10 * PING_SECONDS):
+            await peers.keepalive.run(peers.send)
+    steps = {after - before for before, after in pairwise(values)}
+    assert (len(values), len(steps)) == (11, 10)
+    assert max(values) > 2**24
 
 
 async def test_old_and_foreign_answers_prove_nothing(autojump_clock: MockClock) -> None:

@@ -19,9 +19,14 @@ import trio.testing
 from attrs import define
 from trio.testing import MockClock
 
+from p2pstream.agents.allow import Allow
+from p2pstream.agents.bootstrap import Joined, servers_of
+from p2pstream.agents.credentials import Token
 from p2pstream.agents.keepalive import DOUBT_SECONDS, PING_SECONDS, PONG_SECONDS
+from p2pstream.agents.remote import RemoteAgent
 from p2pstream.agents.tunnel import READ_BYTES, Tunnel, receive_opening
 from p2pstream.agents.tunnel_stream import TunnelStream
+from p2pstream.config.scalars import Secret
 from p2pstream.errors import (
     AgentDialFailed,
     AgentDialTimeout,
@@ -131,6 +136,8 @@ class Line(Stream):
                     await self._moved.wait()
                 piece = bytes(self.sending[:PIECE])
                 await trio.sleep(len(piece) / self.rate)
+                if self.closed:  # and what it held is lost
+                    return
                 del self.sending[: len(piece)]
                 self._waits.wake_write()
                 self._send_under_way.send_nowait((trio.current_time() + self.delay, piece))
@@ -916,6 +923,53 @@ async def test_draining_ends_with_the_tunnel(autojump_clock: MockClock) -> None:
         await trio.testing.wait_all_tasks_blocked()
         pair.server.close()
         stream.close()
+
+
+async def test_an_agent_leaves_when_the_server_has_all_of_it_and_not_before(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last stream's end is queued long before a slow line has carried its bytes."""
+
+    async def serve(stream: TunnelStream, *_: object) -> None:
+        await stream.send(Verdict(True).encode())
+        assert await stream.receive(1) == b""
+        await stream.send(bytes(200_000))
+
+    monkeypatch.setattr("p2pstream.agents.remote.serve_request", serve)
+    line, other = Line(rate=50e3, delay=0.02), Line(rate=50e3, delay=0.02)
+    line.other, other.other = other, line
+    server = Tunnel(line, client=False)
+    agent = RemoteAgent([], allow=Allow())
+    place = servers_of([Token(("http://127.0.0.1",), "agent-1", Secret("s3cret"))])[0]
+    async with trio.open_nursery() as nursery:
+        for task in (server.run, line.carry, other.carry):
+            nursery.start_soon(task)
+        nursery.start_soon(agent._serve, place, Joined(other, 64))
+        stream = await open_to(server)
+        await stream.send_eof()
+        await trio.sleep(0.5)
+        agent.drain()
+        start = trio.current_time()
+        assert await receive_all(stream) == bytes(200_000)
+        stream.close()
+        await server.leaving.wait()
+        while server.reason is None:  # noqa: ASYNC110 - it has no event for this
+            await trio.sleep(0.1)
+        assert 2 < trio.current_time() - start < 5
+        nursery.cancel_scope.cancel()
+
+
+async def test_delivery_is_waited_for_no_longer_than_the_tunnel_lives(
+    autojump_clock: MockClock,
+) -> None:
+    async with tunnels() as pair:
+        await pair.agent.delivered()
+        pair.server_line.dead = True
+        start = trio.current_time()
+        await pair.agent.delivered()  # the keepalive misses an answer too
+        assert pair.agent.reason is not None
+        assert trio.current_time() - start <= PING_SECONDS + PONG_SECONDS
+        await pair.agent.delivered()
 
 
 async def test_a_stream_we_closed_and_the_peer_did_not_is_cut_in_the_end(
