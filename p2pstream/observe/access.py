@@ -100,7 +100,7 @@ class AccessLog:
         """`name` makes a request id's text. Error: `CommandError`."""
         self._name = name
         self._path = path
-        self._file = None if path is None else _open(path)
+        self._file = None if path is None else _open_first(path)
         self._next: FileIO | None = None  # in place of `_file`, once that is stale
         self._waiting: list[Record] = []
         self._work = trio.Event()
@@ -117,7 +117,7 @@ class AccessLog:
             return Opened(path, None)
         try:
             with trio.fail_after(OPEN_SECONDS):
-                file = await trio.to_thread.run_sync(_open, path, abandon_on_cancel=True)
+                file = await trio.to_thread.run_sync(_open_first, path, abandon_on_cancel=True)
         except trio.TooSlowError:
             raise CommandError(
                 f"access_log {path}: could not be opened in {OPEN_SECONDS:g} s"
@@ -192,7 +192,10 @@ class AccessLog:
         """Write a batch; runs in the thread."""
         with self._storing:
             if stale is not None:
-                stale.close()
+                if path is not None and self._file is None:
+                    with suppress(OSError):  # the next line tells
+                        self._file = _open(path)
+                stale.close()  # not before: who reads a pipe would see its end
             if path is not None and batch:
                 self._append(batch, path)
 
@@ -202,8 +205,8 @@ class AccessLog:
         try:
             if self._file is None or self._file.closed:
                 self._file = _open(path)
-        except CommandError as error:
-            self._lost(len(batch), str(error.__cause__ or error).lower())
+        except OSError as error:
+            self._lost(len(batch), _why(error))
             return
         kept, problem = _write_lines(self._file.fileno(), data)
         if problem is not None:
@@ -220,13 +223,20 @@ class AccessLog:
 
 
 def _open(path: Path) -> FileIO:
-    """Open for appending; closed at the latest when nobody has it any more."""
+    """Open for appending; closed at the latest when nobody has it any more. Error: `OSError`."""
+    return FileIO(path, "ab", opener=lambda name, _: os.open(name, _FLAGS, _MODE))
+
+
+def _open_first(path: Path) -> FileIO:
+    """The same, while it can still be refused. Error: `CommandError`."""
     try:
-        return FileIO(path, "ab", opener=lambda name, _: os.open(name, _FLAGS, _MODE))
+        return _open(path)
     except OSError as error:
-        raise CommandError(
-            f"access_log {path}: {(error.strerror or str(error)).lower()}"
-        ) from error
+        raise CommandError(f"access_log {path}: {_why(error)}") from error
+
+
+def _why(error: OSError) -> str:
+    return (error.strerror or str(error)).lower()
 
 
 def _write_lines(fd: int, data: bytes) -> tuple[int, str | None]:
@@ -246,7 +256,7 @@ def _write_lines(fd: int, data: bytes) -> tuple[int, str | None]:
         kept = data.rfind(b"\n", 0, written) + 1
         with suppress(OSError):  # a pipe has no length
             os.ftruncate(fd, os.fstat(fd).st_size - (written - kept))
-        return kept, (error.strerror or str(error)).lower()
+        return kept, _why(error)
     return written, None
 
 

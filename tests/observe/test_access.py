@@ -173,6 +173,10 @@ async def test_a_pipe_is_written_for_who_reads_it_and_waits_for_nobody(
         log.write([record(1)])
         await settled(log)
         assert json.loads(os.read(reader, 65_536))["request_id"] == "1"
+        log.reopen()
+        await settled(log)
+        with pytest.raises(BlockingIOError):  # it is written to further: that is not its end
+            os.read(reader, 65_536)
         log.write(map(record, range(2_000)))  # far more than a pipe holds, and nobody reads
         await settled(log)
         assert log.dropped > 0
@@ -218,3 +222,19 @@ def test_what_waits_for_a_slow_disk_is_bounded(
     log.close()
     assert lines(tmp_path / "access.log") == list(range(900, 1_000))
     assert log.dropped == 900
+
+
+async def test_a_file_that_cannot_be_opened_anew_costs_lines_and_is_told(
+    log: AccessLog, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "access.log"
+    path.unlink()
+    os.mkfifo(path)  # nobody reads it
+    log.reopen()
+    log.write([record(1)])
+    await settled(log)
+    assert caplog.messages == [f"access log {path}: lines are lost: no such device or address"]
+    path.unlink()
+    log.write([record(2)])
+    await settled(log)
+    assert lines(path) == [2]
