@@ -70,6 +70,9 @@ class TunnelStream(Stream):
     async def receive(self, max_bytes: int) -> bytes:
         """See `Stream`."""
         core = self.core
+        if self._turns <= 0:  # before something is taken: whoever is cancelled here loses nothing
+            self._turns = _TURNS
+            await trio.lowlevel.checkpoint()
         while not core.inbox:
             if self._closed or not core.receiving:
                 return self._received_end()
@@ -80,9 +83,6 @@ class TunnelStream(Stream):
         if window.owed >= window.due_at:
             self._tunnel.grant(core)
         self._turns -= 1 + (len(data) >> _TURN_SHIFT)
-        if self._turns <= 0:
-            self._turns = _TURNS
-            await trio.lowlevel.checkpoint()
         return data
 
     def receive_nowait(self, max_bytes: int) -> bytes | None:

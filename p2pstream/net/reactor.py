@@ -60,6 +60,7 @@ class Waits:
         "deadline",
         "doomed",
         "hung_up",
+        "read_deadline",
         "ready",
         "stall_seconds",
         "was_reset",
@@ -72,6 +73,8 @@ class Waits:
         self._writer: trio.lowlevel.Task | None = None
         self.deadline = inf
         """Trio time past which a wait on this stream fails with `DeadlineExpired`."""
+        self.read_deadline = inf
+        """Likewise for a wait for reading alone: what is being sent meanwhile may take longer."""
         self.stall_seconds = 0.0
         """How long one wait for sending may last; 0 is as long as `deadline` allows."""
         self.write_deadline = inf
@@ -162,7 +165,10 @@ class Waits:
         """End the waits that should have ended before `now`."""
         if self.deadline < now:
             self.fail(DeadlineExpired("deadline passed"))
-        elif self.write_deadline < now:
+            return
+        if self.read_deadline < now:
+            self.fail_read(DeadlineExpired("deadline passed"))
+        if self.write_deadline < now:
             self.fail_write(DeadlineExpired("the peer takes nothing"))
 
     def peer_hung_up(self) -> None:
@@ -247,7 +253,11 @@ class Reactor:
         while True:
             await trio.sleep(SWEEP_SECONDS)
             now = self.now = trio.current_time()
-            late = [w for w in self._swept if w.deadline < now or w.write_deadline < now]
+            late = [
+                w
+                for w in self._swept
+                if w.deadline < now or w.read_deadline < now or w.write_deadline < now
+            ]
             for waits in late:
                 waits.expire(now)
 

@@ -122,6 +122,10 @@ class TcpStream(Stream):
         """See `Stream`."""
         if self._closed:
             raise StreamClosed("receive on a closed stream")
+        self._turns -= 1
+        if self._turns <= 0:  # before something is taken: whoever is cancelled here loses nothing
+            self._turns = _TURNS
+            await trio.lowlevel.checkpoint()
         waits = self._waits
         try:
             while True:
@@ -135,10 +139,6 @@ class TcpStream(Stream):
         except OSError as error:
             raise broken(error) from error
         waits.ready = len(data) == max_bytes
-        self._turns -= 1
-        if self._turns <= 0:
-            self._turns = _TURNS
-            await trio.lowlevel.checkpoint()
         return data
 
     async def receive_later(self, max_bytes: int) -> bytes:

@@ -125,15 +125,15 @@ class TlsStream(Stream):
         """See `Stream`. An end without `close_notify` is `StreamBroken` (rule 3)."""
         if self._closed:
             raise StreamClosed("receive on a closed stream")
+        self._turns -= 1
+        if self._turns <= 0:  # before something is taken: whoever is cancelled here loses nothing
+            self._turns = _TURNS
+            await trio.lowlevel.checkpoint()
         if self._early:
             data, self._early = self._early[:max_bytes], self._early[max_bytes:]
             return data
         while (plaintext := self._unseal(max_bytes)) is None:
             self._feed(await self._inner.receive(_CIPHERTEXT))
-        self._turns -= 1
-        if self._turns <= 0:
-            self._turns = _TURNS
-            await trio.lowlevel.checkpoint()
         return plaintext
 
     async def receive_later(self, max_bytes: int) -> bytes:

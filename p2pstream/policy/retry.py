@@ -11,10 +11,10 @@ MAX_ATTEMPTS: Final = 3
 IDEMPOTENT: Final = frozenset((b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"))
 
 
-def may_retry_pooled(method: bytes, has_body: bool, sent: bool = True) -> bool:
+def may_retry_pooled(method: bytes, whole: bool, sent: bool = True) -> bool:
     """Whether a request that a kept-alive connection lost without any answer may be sent again.
 
-    `sent` is whether any byte of it may have left: what has not may always be sent again. Of one
-    with a body, the body has been consumed from the client.
+    `sent` is whether any byte of it may have left: what has not may always be sent again. `whole`
+    is whether all of it is still there: a body that came after the head is not kept.
     """
-    return not sent or (method in IDEMPOTENT and not has_body)
+    return not sent or (method in IDEMPOTENT and whole)

@@ -111,7 +111,7 @@ class RequestBody:
     async def _in_time(self, receiving: Awaitable[_T]) -> _T:
         """What a way of receiving brings, which must not be nothing."""
         waits = self._connection.stream.waits
-        waits.deadline = trio.current_time() + self._stall_seconds
+        waits.read_deadline = trio.current_time() + self._stall_seconds
         try:
             received = await receiving
         except DeadlineExpired as error:
@@ -119,7 +119,7 @@ class RequestBody:
         except StreamError as error:
             raise ClientCancelled(f"inside the body: {error}") from error
         finally:
-            waits.deadline = inf
+            waits.read_deadline = inf
         if not received:
             raise ClientCancelled("the client closed inside the body")
         return received

@@ -61,11 +61,12 @@ async def forward(
     client = x.connection.stream.waits
     try:
         upgrade, request = _request(x, plan)
+        whole = x.body is None or x.body.complete  # all there is of it is in `request`
         try:
             reusable = await _attempt(x, plan, upstream, request, upgrade)
         except Stale as stale:
             upstream.stream.abort()
-            if not may_retry_pooled(x.head.method, x.body is not None, not stale.unsent):
+            if not may_retry_pooled(x.head.method, whole, not stale.unsent):
                 raise UpstreamClosed(f"kept-alive connection: {stale}") from stale
             upstream = await reconnect()
             reusable = await _attempt(x, plan, upstream, request, upgrade)
@@ -94,13 +95,15 @@ async def _attempt(
     waits.deadline = x.connection.server.reactor.after(plan.response_timeout)
     if x.trace is not None:
         x.trace.upstream(plan, x.reused, x.connect, request)
+    sent = True
     try:
         await stream.send(request)
     except StreamError as error:
         _not_sent(x, request, error)
+        sent = False
     if x.body is not None and not x.body.complete:
         return await _with_upload(x, plan, upstream, x.body)
-    return await respond(x, upstream, upgrade)
+    return await respond(x, upstream, upgrade) and sent
 
 
 def _not_sent(x: Exchange, request: bytes, error: StreamError) -> None:
@@ -176,20 +179,30 @@ def _framed(body: RequestBody, pieces: list[bytes], plan: TargetPlan) -> bytes:
 async def _with_upload(
     x: Exchange, plan: TargetPlan, upstream: Upstream, body: RequestBody
 ) -> bool:
-    """Send the rest of the body while the answer may already come."""
+    """Send the rest of the body while the answer may already come.
+
+    The connection may be used again only where the origin got the whole body: it would take the
+    next request for the rest of this one.
+    """
     waits = upstream.stream.waits
     faults: list[P2PStreamError] = []
-    reusable = False
+    reusable = sent = False
 
     async def upload() -> None:
-        fault = await _upload(x, plan, upstream, body)
-        if fault is not None:
-            faults.append(fault)
+        nonlocal sent
+        ended = await _upload(x, plan, upstream, body)
+        if isinstance(ended, Fault):
+            faults.append(ended)
             nursery.cancel_scope.cancel()
-        elif x.first_byte is None:
+            return
+        sent = ended
+        if x.first_byte is None:
             waits.deadline = x.connection.server.reactor.after(plan.response_timeout)
 
-    waits.deadline = inf  # of the response: it may be late while the request still comes
+    # The response may be late while the request still comes; but a client that waits to be told
+    # to go on sends nothing until then.
+    if x.head.fields.expect is None or body.received:
+        waits.deadline = inf
     async with trio.open_nursery() as nursery:
         nursery.start_soon(upload)
         try:
@@ -199,13 +212,13 @@ async def _with_upload(
         nursery.cancel_scope.cancel()
     if faults:
         raise faults[0]
-    return reusable and body.complete
+    return reusable and sent
 
 
 async def _upload(
     x: Exchange, plan: TargetPlan, upstream: Upstream, body: RequestBody
-) -> Fault | None:
-    """Move the rest of the body; returns what ends the whole exchange.
+) -> Fault | bool:
+    """Move the rest of the body; returns whether all of it went out, or what ends the exchange.
 
     An origin that has begun to answer need not take the rest, and its client need not send it.
     """
@@ -216,17 +229,20 @@ async def _upload(
             with pipe:
                 while not body.complete:
                     await body.fill(pipe)
+                    stream.waits.deadline = inf
                     await pipe.drain()
         while not body.complete:
-            await stream.send(_framed(body, await body.read(), plan))
+            pieces = await body.read()
+            stream.waits.deadline = inf
+            await stream.send(_framed(body, pieces, plan))
     except RequestTimeout as fault:
-        return None if x.responding else fault
+        return False if x.responding else fault
     except Fault as fault:  # the client's
         return fault
     except DeadlineExpired:
-        return None if x.responding else ResponseHeaderTimeout("the origin takes no more")
+        return False if x.responding else ResponseHeaderTimeout("the origin takes no more")
     except TunnelLost as error:
-        return None if x.responding else AgentDisconnected(str(error))
+        return False if x.responding else AgentDisconnected(str(error))
     except StreamError:
-        pass  # the origin stopped listening: its answer, or its end, says why
-    return None
+        return False  # the origin stopped listening: its answer, or its end, says why
+    return True

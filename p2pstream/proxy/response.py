@@ -127,6 +127,8 @@ async def _read_response(x: Exchange, upstream: Upstream, upgrade: bytes) -> _Re
             raise UpstreamInvalidResponse("101 for a protocol that was not asked for")
         if head.status >= 200 or head.status == 101:
             return _Response(head, _block(x, upstream, raw, head), data)
+        if x.body is not None and not x.body.complete:
+            upstream.stream.waits.deadline = inf  # it is there: now the client's body is awaited
         # RFC 9110 §15.2: HTTP/1.0 has no interim responses.
         if x.head.minor_version:
             await x.send(_interim(head, x.connection.server.date()))

@@ -352,6 +352,23 @@ async def test_a_cancelled_receive_loses_nothing(ends: tuple[Stream, Stream]) ->
         assert await receive_exactly(receiver, 2) == b"%02d" % number
 
 
+async def test_a_receive_that_was_cancelled_before_it_began_loses_nothing(
+    ends: tuple[Stream, Stream],
+) -> None:
+    """However many receives went before it: every so often one gives others their turn."""
+    sender, receiver = ends
+    await sender.send(bytes(range(200)))
+    received = b""
+    while len(received) < 200:
+        with trio.CancelScope() as scope:
+            if len(received) % 2:
+                scope.cancel()
+            received += await receiver.receive(1)
+        if scope.cancelled_caught:
+            received += await receiver.receive(1)
+    assert received == bytes(range(200))
+
+
 async def test_a_cancelled_send_leaves_whole_bytes_and_a_usable_stream(
     ends: tuple[Stream, Stream],
 ) -> None:

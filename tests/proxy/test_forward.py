@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
+import socket
+import sys
+import termios
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
 import trio
+import trio.lowlevel
 
 if TYPE_CHECKING:
     from tests.proxy.conftest import Lab, Origin, Proxy, Wire
@@ -234,6 +240,113 @@ async def test_an_early_answer_reaches_a_client_that_still_sends(
     assert proxy.idle == 0
 
 
+@pytest.mark.parametrize("framing", ["length", "chunked"])
+async def test_a_connection_with_an_unsent_rest_of_a_body_is_not_used_again(
+    lab: Lab, framing: str
+) -> None:
+    """All of the body has come from the client, and not all of it went to the origin, which
+    answers: it would take the next request for the rest of this one.
+    """
+    origin = await lab.origin(receive_buffer=4096)
+    proxy = lab.forward(origin)
+    client = await proxy.dial()
+    size = 0
+    if framing == "length":
+        field = "Content-Length: 8000000"
+        body, end = bytes(8_000_000), b""
+    else:
+        field = "Transfer-Encoding: chunked"
+        body, end = b"%x\r\n%b\r\n" % (8_000_000, bytes(8_000_000)), b"0\r\n\r\n"
+    await client.send(f"POST / HTTP/1.1\r\nHost: a\r\n{field}\r\n\r\n")
+    upstream = await origin.accept()
+    await upstream.head()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(client.stream.send_all, body + end)
+        # Read until the last of the client's bytes is in our hands, and something of it stays.
+        (connection,) = proxy.server.connections
+        sock = connection.stream.sock  # type: ignore[attr-defined]  # it is TCP
+        while nursery.child_tasks or pending(sock):
+            size += len(await upstream.stream.receive_some(65_536))
+            await trio.lowlevel.checkpoint()
+        await upstream.send("HTTP/1.1 401 No\r\nContent-Length: 0\r\n\r\n")
+        answer = await client.response()
+        assert answer.status == 401
+    client.close()
+    await proxy.record()
+    await proxy.quiet()
+    if proxy.idle:  # the origin took all of it
+        await upstream.exactly(len(body + end) - size)
+        return
+    with suppress(trio.BrokenResourceError):
+        await upstream.rest()
+
+
+def pending(sock: socket.socket) -> int:
+    """Bytes that have come and were not read (ioctl SIOCINQ)."""
+    answer = fcntl.ioctl(sock.fileno(), termios.FIONREAD, bytes(4))
+    return int.from_bytes(answer, sys.byteorder)
+
+
+async def test_a_stalled_upload_does_not_cut_an_answer_that_is_read(lab: Lab) -> None:
+    """Two deadlines: of the body that stopped coming, and of the answer that goes on being read."""
+    origin = await lab.origin()
+    proxy = lab.forward(origin)
+    proxy.tune_listener(idle_timeout=0.8)
+    client = await proxy.dial(receive_buffer=4096)
+    await client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\nabc")
+    upstream = await origin.accept()
+    await upstream.until(b"abc")
+    size = 20_000_000
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(
+            upstream.send, b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (size, bytes(size))
+        )
+        await client.head()
+        for _ in range(15):  # for a second and a half a piece now and then: slow, and not stalled
+            await client.exactly(1_000_000)
+            await trio.sleep(0.1)
+        await client.exactly(size - 15_000_000)
+    client.close()
+    assert (await proxy.record()).error_kind is None
+
+
+async def test_an_expectation_that_nobody_answers(lab: Lab) -> None:
+    """The client waits for the origin: it is the origin that is late."""
+    origin = await lab.origin()
+    proxy = lab.forward(origin)
+    proxy.tune_target(response_timeout=0.2)
+    client = await proxy.dial()
+    await client.send(
+        "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n"
+    )
+    upstream = await origin.accept()
+    await upstream.head()
+    assert (await client.response()).status == 504
+    assert (await proxy.record()).error_kind == "upstream_response_header_timeout"
+
+
+async def test_a_client_that_was_told_to_go_on_has_its_time(lab: Lab) -> None:
+    origin = await lab.origin()
+    proxy = lab.forward(origin)
+    proxy.tune_target(response_timeout=0.2)
+    client = await proxy.dial()
+    await client.send(
+        "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n"
+    )
+    upstream = await origin.accept()
+    await upstream.head()
+    await upstream.send("HTTP/1.1 100 Continue\r\n\r\n")
+    await client.head()
+    await trio.sleep(0.5)
+    await client.send("x")
+    await upstream.expect("x")
+    await trio.sleep(0.5)
+    await client.send("y")
+    await upstream.expect("y")
+    await upstream.send("HTTP/1.1 204 OK\r\n\r\n")
+    assert (await client.response()).status == 204
+
+
 async def test_the_response_head_may_be_late_while_the_request_comes(lab: Lab) -> None:
     origin = await lab.origin()
     proxy = lab.forward(origin)
@@ -329,7 +442,9 @@ RETRIES = [
     (GET.replace("GET", "DELETE"), True),
     (GET.replace("GET", "POST"), False),
     (GET.replace("GET", "PATCH"), False),
-    ("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx", False),
+    # Its body came with the head, so all of it is still there.
+    ("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx", True),
+    ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx", False),
 ]
 
 
@@ -355,6 +470,17 @@ async def test_a_connection_that_dies_under_a_request(
         record = await proxy.record(2)
         assert record.error_kind == "upstream_closed"
         assert origin.accepted == 1
+
+
+async def test_no_retry_of_a_body_that_came_after_the_head(lab: Lab) -> None:
+    _, origin, client, upstream = await one_idle(lab)
+    await client.send("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nx")
+    await upstream.until(b"\r\n\r\nx")
+    await client.send("y")
+    await upstream.expect("y")
+    upstream.close()
+    assert (await client.response()).status == 502
+    assert origin.accepted == 1
 
 
 async def test_the_retry_is_the_only_one(lab: Lab) -> None:
