@@ -17,6 +17,7 @@ import trio.testing
 from p2pstream.errors import CommandError
 from p2pstream.runtime.listeners import Listeners
 from p2pstream.runtime.owning import lock_file, owned
+from p2pstream.runtime.process import serve
 
 DISABLED = """
 [[listeners]]
@@ -96,10 +97,22 @@ def test_one_server_to_a_state_directory(tmp_path: Path) -> None:
             assert str(refused.value).startswith(
                 f"state_dir {tmp_path}: another server has it, process {owner.pid}; "
             )
+        file = tmp_path / "p2pstream.toml"
+        file.write_text(f'[server]\nstate_dir = "{tmp_path}"\n')
+        with pytest.raises(CommandError, match="another server has it"):
+            serve(file)
         owner.kill()
         owner.wait()
         with owned(tmp_path):  # at once, though the child of the one that was killed still runs
             assert lock_file(tmp_path).read_text() == f"{os.getpid()}\n"
+
+
+def test_an_access_log_that_nobody_reads_is_told_at_the_start(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    file = tmp_path / "p2pstream.toml"
+    file.write_text('[server]\nstate_dir = "state"\naccess_log = "fifo"\n')
+    with pytest.raises(CommandError, match=r"access_log .*fifo: no such device or address"):
+        serve(file)
 
 
 def test_a_directory_that_cannot_be_locked(
