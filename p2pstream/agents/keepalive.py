@@ -6,8 +6,9 @@ Rules:
    second soon after it, because the first measures a cold start besides the path.
 2. A line full of bulk may delay the answer while bytes keep coming, which prove the peer as well:
    then it may take `_BUSY_EXTENSIONS` times longer. A silent peer gets no more than its time.
-3. Who begins something on a connection that was silent for `DOUBT_SECONDS` asks at once
-   (`doubt`), so a ghost is found by its first request and not only by the next ping in turn.
+3. Who opens a stream, or sends on one, on a connection that was silent for `DOUBT_SECONDS` asks at
+   once (`doubt`): a ghost is found by its first request, be it on a stream kept alive, and not
+   only by the next ping in turn.
 4. The answers measure the round trip by which receive windows grow.
 5. Nobody can answer a ping that it has not read: its value is drawn when it is sent.
 6. Who answers has taken in all that was sent before the ping (`ask`): a kernel that took bytes

@@ -17,7 +17,9 @@ from typing import Final
 
 import trio
 
+from p2pstream.agents.keepalive import DOUBT_SECONDS, Keepalive
 from p2pstream.errors import StreamError, TunnelLost
+from p2pstream.net.reactor import current_reactor
 from p2pstream.net.stream import Bytes, Stream
 from p2pstream.wire.yamux import stream as yamux
 from p2pstream.wire.yamux.frame import HEADER_BYTES
@@ -34,9 +36,11 @@ class Sender:
     __slots__ = (
         "_connection",
         "_corks",
+        "_keepalive",
         "_lost",
         "_news",
         "_parked",
+        "_reactor",
         "_session",
         "_unsent",
         "corked",
@@ -47,6 +51,7 @@ class Sender:
         self,
         connection: Stream,
         session: Session,
+        keepalive: Keepalive,
         *,
         news: Callable[[], object],
         lost: Callable[[TunnelLost], object],
@@ -54,6 +59,8 @@ class Sender:
         """`news`: streams may have been touched by what went out. `lost`: it cannot go on."""
         self._connection = connection
         self._session = session
+        self._keepalive = keepalive
+        self._reactor = current_reactor()
         self._news = news
         self._lost = lost
         self._unsent: memoryview | None = None  # goes before everything else; the writer's
@@ -72,6 +79,10 @@ class Sender:
     def send_now(self, core: yamux.Stream, data: Bytes) -> int:
         """Send as much of `data` as one frame carries, past no one; how much. 0: wait your turn."""
         session = self._session
+        # Here, because a kept-alive stream is relied upon anew with each request: the two numbers
+        # are compared before `doubt` is called at all, since every frame passes.
+        if self._reactor.now - self._keepalive.heard_at > DOUBT_SECONDS:
+            self._keepalive.doubt(self._reactor.now)
         if self._unsent is not None:
             return 0
         corked = self.corked and len(data) <= SMALL_REST and self._corks < _MOST_CORKED

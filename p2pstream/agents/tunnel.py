@@ -71,6 +71,7 @@ class Tunnel:
 
     def __init__(self, connection: Stream, *, client: bool, serve: Serve | None = None) -> None:
         self.session = Session(client=client)
+        self._keepalive = Keepalive(self.session)
         self.leaving = trio.Event()
         """Set when the peer said GoAway, or when the tunnel ended: open no more streams here."""
         self.reason: StreamError | None = None
@@ -79,11 +80,12 @@ class Tunnel:
         """Bytes that came over the connection, frames included."""
         self.aside: yamux.Stream | None = None
         """A stream that is no request's (`report`): not counted, and no draining waits for it."""
-        self.sender = Sender(connection, self.session, news=self._pass_on_news, lost=self.end)
+        self.sender = Sender(
+            connection, self.session, self._keepalive, news=self._pass_on_news, lost=self.end
+        )
         self._connection = connection
         self._serve = serve
         self._nursery: trio.Nursery | None = None
-        self._keepalive = Keepalive(self.session)
         self._unanswered = 0  # streams that we opened and the peer has not answered
         self._line: trio.lowlevel.ParkingLot | None = None  # who waits to open one more
         self._lingering: list[yamux.Stream] = []  # closed by us since the last ping, ...

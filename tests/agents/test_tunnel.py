@@ -705,6 +705,26 @@ async def test_a_ghost_is_found_by_its_first_request(autojump_clock: MockClock) 
         assert "keepalive" in str(pair.server.reason)
 
 
+@pytest.mark.parametrize("how", ["send", "try_send"])
+async def test_a_ghost_is_found_by_a_request_on_a_stream_kept_alive(
+    autojump_clock: MockClock, how: str
+) -> None:
+    async with tunnels(rate=1e6, delay=0.01) as pair:
+        stream = await open_to(pair.server)
+        await trio.sleep(2)
+        pair.agent_line.dead = True
+        await trio.sleep(DOUBT_SECONDS + 0.5)
+        start = trio.current_time()
+        if how == "send":
+            await stream.send(b"a request")
+        else:
+            stream.try_send(b"a request")
+        with pytest.raises(TunnelLost, match="keepalive"):
+            await stream.receive(1)
+        assert trio.current_time() - start <= PONG_SECONDS + 0.1
+        stream.close()
+
+
 @pytest.mark.parametrize("wrapped", [False, True], ids=["tcp", "tls"])
 async def test_the_kernel_keeps_little_and_tells_of_what_nobody_takes(wrapped: bool) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
