@@ -121,7 +121,7 @@ def address(management: Management) -> str:
 
 
 def authorization(config: Config) -> tuple[str, str]:
-    """The field that makes us the administrator. Error: `NoToken`."""
+    """The field that makes us the administrator. Error: `CommandError` (`NoToken`)."""
     return "authorization", f"Bearer {_admin_token(config)}"
 
 
@@ -161,8 +161,15 @@ def refused(config: Config, response: Response) -> CommandError | ConfigError:
 
 def _admin_token(config: Config) -> str:
     given = os.environ.get(TOKEN_VARIABLE)
-    if given:
-        return given.strip()
+    token = (given or _kept_token(config)).strip()
+    if not (token and token.isascii() and token.isprintable()):  # it becomes a header field
+        source = TOKEN_VARIABLE if given else token_file(config.server.state_dir)
+        raise CommandError(f"{source}: has no admin token in it: one is printable ASCII")
+    return token
+
+
+def _kept_token(config: Config) -> str:
+    """What is in the file that the server keeps it in. Error: `NoToken`."""
     path = token_file(config.server.state_dir)
     if config.management.admin_token_hash is not None:
         raise NoToken(
@@ -170,7 +177,7 @@ def _admin_token(config: Config) -> str:
             "that management.admin_token_hash was made from"
         )
     try:
-        return path.read_text().strip()
+        return path.read_bytes().decode("ascii", "replace")
     except FileNotFoundError as error:
         raise NoToken(
             f"{path} does not exist: no server has run with this file yet; elsewhere, set "

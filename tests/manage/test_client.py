@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -136,6 +137,23 @@ async def test_who_has_not_the_token_gets_nothing(
     (world.state_dir / "admin-token").unlink()
     with pytest.raises(client.NoToken, match="does not exist: no server has run"):
         await asked(world, api.STATUS)
+
+
+@pytest.mark.parametrize("token", [b"a\nb", "☃".encode(), b"\xff\x00", b" \n", b"a\x7fb"])
+@pytest.mark.parametrize("kept", [True, False])
+def test_what_cannot_be_a_token_is_not_sent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, token: bytes, kept: bool
+) -> None:
+    monkeypatch.delenv(client.TOKEN_VARIABLE, raising=False)
+    config = load_text('[server]\nstate_dir = "."\n', directory=tmp_path)
+    (tmp_path / "admin-token").write_bytes(token if kept else b"good")
+    if not kept:
+        monkeypatch.setenv(client.TOKEN_VARIABLE, os.fsdecode(token.replace(b"\x00", b"")))
+    source = tmp_path / "admin-token" if kept else client.TOKEN_VARIABLE
+    with pytest.raises(CommandError) as caught:
+        client.authorization(config)
+    told = f"{source}: has no admin token in it: one is printable ASCII"
+    assert (type(caught.value), str(caught.value)) == (CommandError, told)
 
 
 def test_a_token_whose_hash_stands_in_the_file_is_asked_for(
