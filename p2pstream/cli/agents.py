@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from p2pstream.cli.options import ConfigOption, JsonOption, print_json
+from p2pstream.cli.options import ConfigOption, JsonOption, faults_as_json, print_json
 
 if TYPE_CHECKING:
     from p2pstream.manage.enrol import Enrolled
@@ -22,6 +22,7 @@ NameArgument = Annotated[str, typer.Argument(help="The agent's name or id.", met
 
 
 @app.command()
+@faults_as_json
 def create(
     name: NameArgument,
     config: ConfigOption,
@@ -51,6 +52,7 @@ def create(
 
 
 @app.command("list")
+@faults_as_json
 def list_agents(config: ConfigOption, as_json: JsonOption = False) -> None:
     """List the agents that the configuration declares.
 
@@ -84,6 +86,7 @@ def list_agents(config: ConfigOption, as_json: JsonOption = False) -> None:
 
 
 @app.command()
+@faults_as_json
 def rotate(name: NameArgument, config: ConfigOption, as_json: JsonOption = False) -> None:
     """Make a second secret, good beside the first until finish-rotation.
 
@@ -100,8 +103,9 @@ def rotate(name: NameArgument, config: ConfigOption, as_json: JsonOption = False
         as_json,
         f"both secrets stand in {made.file}; now:\n\n"
         f"    {_reload(config)}\n"
-        "    start the agent with the new token\n"
-        f"    p2pstream agents finish-rotation {name} --config {config}",
+        "    restart the agent with the new token\n"
+        f"    p2pstream agents finish-rotation {name} --config {config}\n\n"
+        "In this order: after the last, an agent that still has its old token is let in no more.",
     )
 
 

@@ -10,7 +10,13 @@ from typing import Annotated
 import typer
 
 from p2pstream import __version__
-from p2pstream.cli.options import ConfigOption, JsonOption, print_json, tell_other_file
+from p2pstream.cli.options import (
+    ConfigOption,
+    JsonOption,
+    faults_as_json,
+    print_json,
+    tell_other_file,
+)
 from p2pstream.errors import CommandError, ConfigError
 
 
@@ -68,6 +74,7 @@ def check(config: ConfigOption, as_json: JsonOption = False) -> None:
         raise typer.Exit(ConfigError.exit_code)
 
 
+@faults_as_json
 def explain(
     method: Annotated[str, typer.Argument(help="GET, POST, …", metavar="METHOD")],
     url: Annotated[

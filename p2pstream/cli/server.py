@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from p2pstream.cli.options import ConfigOption, JsonOption, print_json, tell_other_file
+from p2pstream.cli.options import (
+    ConfigOption,
+    JsonOption,
+    faults_as_json,
+    print_json,
+    tell_other_file,
+)
 from p2pstream.errors import CommandError, ConfigError
 
 if TYPE_CHECKING:
@@ -38,6 +44,7 @@ def serve(config: ConfigOption) -> None:
     run(config)
 
 
+@faults_as_json
 def reload(config: ConfigOption, as_json: JsonOption = False) -> None:
     """Have the running server take over its file, and tell what that changed.
 
@@ -85,6 +92,7 @@ def _signal(config_file: Path, running: Config, why: str) -> None:
     print(f"told process {pid} to reload; its log says what changed ({why})")
 
 
+@faults_as_json
 def plan(config: ConfigOption, as_json: JsonOption = False) -> None:
     """Tell what a reload would change in the running server, and how many clients it touches.
 

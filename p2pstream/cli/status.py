@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import typer
 
-from p2pstream.cli.options import ConfigOption, JsonOption, print_json
+from p2pstream.cli.options import ConfigOption, JsonOption, faults_as_json, print_json
 from p2pstream.config.wording import printable
 
 Row = tuple[str, ...]
@@ -23,6 +23,7 @@ def add_to(app: typer.Typer) -> None:
     app.command()(status)
 
 
+@faults_as_json
 def status(config: ConfigOption, as_json: JsonOption = False) -> None:
     """Show listeners, agents, routes, targets, and every path with its health and share.
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from p2pstream.cli.options import ConfigOption, JsonOption
+from p2pstream.cli.options import ConfigOption, JsonOption, print_line
 from p2pstream.config.wording import printable
 
 Event = dict[str, Any]
@@ -96,11 +96,6 @@ def _announced(tell: Callable[[Any], None], *, quiet: bool) -> Callable[[Any], N
         begun = True
 
     return told
-
-
-def print_line(line: str) -> None:
-    """Print a line at once: whoever reads it may be a pipe."""
-    print(line, flush=True)
 
 
 def _print_json(message: Any) -> None:

@@ -94,6 +94,7 @@ def test_rotation(run: Any, config: Path) -> None:
     done = run("agents", "rotate", "attic", "--config", config)
     assert done.code == 0
     assert f"p2pstream agents finish-rotation attic --config {config}" in done.out
+    assert "after the last, an agent that still has its old token is let in no more" in done.out
     token = Token.parse(done.out.split()[-1])
     assert token.agent_id == first["id"] and token.secret.reveal() != first["secret"]
     assert run("agents", "rotate", "attic", "--config", config).code == 1

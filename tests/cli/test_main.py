@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import io
+import json
 import os
 import re
 import shlex
@@ -16,6 +19,8 @@ import typer
 
 import p2pstream
 from p2pstream.cli.main import app
+from p2pstream.cli.options import print_line
+from p2pstream.errors import CommandError
 
 
 def commands(group: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
@@ -111,6 +116,28 @@ def test_a_file_at_fault(
     assert "Traceback" not in done.err
 
 
+TELLS_FAULTS = [
+    path
+    for path in NEEDS_CONFIG
+    # What runs on prints a line of JSON for each event, and has none to print.
+    if path != ("trace",) and any(one.name == "as_json" for one in COMMANDS[path].params)
+]
+
+
+@pytest.mark.parametrize("path", TELLS_FAULTS, ids=" ".join)
+def test_a_file_at_fault_as_json(path: tuple[str, ...], run: Any, tmp_path: Path) -> None:
+    file = tmp_path / "p2pstream.toml"
+    file.write_text("\n\n[management]\nport = 0\n")
+    arguments: tuple[str, ...] = ("attic",) if path[0] == "agents" and path[1] != "list" else ()
+    if path == ("explain",):
+        arguments = ("GET", "http://a/")
+    done = run(*path, *arguments, "--config", file, "--json")
+    assert (done.code, done.err) == (3, "")
+    view = json.loads(done.out)
+    fault = f"{file}:4: management.port: must be between 1 and 65535, got 0"
+    assert (view["ok"], view["faults"]) == (False, [fault])
+
+
 def test_the_config_file_may_come_from_the_environment(
     run: Any, config: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -158,6 +185,59 @@ def test_a_reader_who_leaves_is_no_fault() -> None:
     command = f"{sys.executable} -m p2pstream schema | head -c 1"
     done = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=30)
     assert (done.stdout, done.stderr) == ("{", "")
+
+
+def redirected(command: str, where: str) -> subprocess.CompletedProcess[str]:
+    """A command whose output the shell sends somewhere."""
+    line = f"{sys.executable} -m p2pstream {command} {where}"
+    return subprocess.run(line, shell=True, capture_output=True, text=True, timeout=30)
+
+
+@pytest.mark.parametrize("command", ["version", "schema", "--help"])
+def test_output_that_cannot_be_written_is_told(command: str) -> None:
+    done = redirected(command, "> /dev/full")
+    told = "p2pstream: cannot write to standard output: no space left on device\n"
+    assert (done.returncode, done.stderr) == (1, told)
+
+
+def test_a_line_at_once_that_cannot_be_written_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Full(io.StringIO):
+        def flush(self) -> None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(sys, "stdout", Full())
+    with pytest.raises(CommandError, match="cannot write to standard output: no space left"):
+        print_line("an event")
+
+
+def test_no_standard_output_at_all() -> None:
+    done = redirected("version", ">&-")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "ascii", "utf-8"])
+def test_a_name_that_the_terminal_does_not_have(encoding: str, config: Path) -> None:
+    name = "Kühlraum ☃ 𝄞"
+    agent = f'[[agents]]\nid = "a"\nname = "{name}"\ntoken_hash = "sha256:{"a" * 64}"\n'
+    config.write_text(config.read_text() + agent, encoding="utf-8")
+    for as_json in ((), ("--json",)):
+        command = (sys.executable, "-m", "p2pstream", "agents", "list", "--config", config)
+        environment = {**os.environ, "PYTHONIOENCODING": encoding}
+        done = subprocess.run(
+            (*command, *as_json), env=environment, capture_output=True, timeout=30
+        )
+        assert (done.returncode, done.stderr) == (0, b"")
+        said = done.stdout.decode(encoding)
+        if as_json:
+            assert json.loads(said)[0]["name"] == name
+        else:
+            shown = name.encode(encoding, "backslashreplace").decode(encoding)
+            assert said.startswith(shown)
+
+
+def test_a_message_commands_no_terminal(run: Any, config: Path) -> None:
+    done = run("agents", "rotate", "\x1b[31m\r", "--config", config)
+    assert done.err.startswith(r"p2pstream: there is no agent \x1b[31m\r; ")
 
 
 def test_what_takes_long_to_import_is_imported_where_it_is_used() -> None:
