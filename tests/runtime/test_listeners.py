@@ -248,6 +248,6 @@ key_file = "{tmp_path}/cert.pem"
     assert (await client.receive_some()).startswith(b"HTTP/1.1 200 ")
     (tmp_path / "cert.pem").write_text("no PEM")
     outcome = await site.runtime.reloading.reload()
-    assert outcome.exit_code == 1
+    assert outcome.exit_code == 3
     assert "not a usable certificate" in outcome.faults[0]
     assert (await shown())[1] == der(second)

@@ -4,6 +4,7 @@ import gc
 import logging
 import os
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from p2pstream.config.plan import plan
 from p2pstream.errors import CommandError, ConfigError
 from p2pstream.manage.replies import Unavailable
 from p2pstream.observe.access import AccessLog
+from p2pstream.net.ca import self_signed
 from p2pstream.runtime import reload as reload_module
 from p2pstream.runtime.listeners import Listeners
 from p2pstream.runtime.loading import read_aside
@@ -427,13 +429,15 @@ def test_which_settings_wait_for_a_start() -> None:
 
 
 def test_listeners_can_fail_to_read_a_certificate(tmp_path: Any) -> None:
+    pem = self_signed("a.test", datetime.now(UTC)).pem
     for name in ("c.pem", "k.pem"):
-        (tmp_path / name).write_text("no PEM")
+        (tmp_path / name).write_bytes(pem)
     config = load_text(
         '[[listeners]]\nid = "web"\nport = 1\nprotocol = "https"\n[[listeners.certificates]]\n'
         'hostname_pattern = "a.test"\ncertificate_file = "c.pem"\nkey_file = "k.pem"\n',
         directory=tmp_path,
     )
+    (tmp_path / "c.pem").write_text("no PEM")  # it was one when the file was loaded
     serve: Callable[..., Any] = lambda *_: None  # noqa: E731 -- never called
     with pytest.raises(CommandError, match=r"c\.pem .*not a usable certificate"):
         Listeners(serve).contexts(config)
