@@ -15,8 +15,8 @@ from p2pstream.config.load import load_text
 from p2pstream.config.plan import plan
 from p2pstream.errors import CommandError, ConfigError
 from p2pstream.manage.replies import Unavailable
-from p2pstream.observe.access import AccessLog
 from p2pstream.net.ca import self_signed
+from p2pstream.observe.access import AccessLog
 from p2pstream.runtime import reload as reload_module
 from p2pstream.runtime.listeners import Listeners
 from p2pstream.runtime.loading import read_aside
