@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from p2pstream.cli.options import ConfigOption, JsonOption, faults_as_json, print_json
+from p2pstream.config.wording import printable
 
 if TYPE_CHECKING:
     from p2pstream.manage.enrol import Enrolled
@@ -44,7 +45,7 @@ def create(
     try:
         made = enrol.create(config, name, labels)
     except ValueError as error:
-        raise typer.BadParameter(f"{name}: {error}") from error
+        raise typer.BadParameter(f"{printable(name)}: {error}") from error
     if made.file is None:
         _show_unwritten(made, as_json, "no `include` of a folder's *.toml in your file to write to")
     else:

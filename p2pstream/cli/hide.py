@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Final
 
@@ -16,7 +17,7 @@ def hide_argument(secret: str) -> bool:
 
     Linux only. What looked at the process before has seen it; Python's own copies stay.
     """
-    wanted = secret.encode()
+    wanted = os.fsencode(secret)  # the very bytes that we were given
     try:
         fields = (_SELF / "stat").read_bytes().rpartition(b")")[2].split()
         start, end = int(fields[_ARG_START]), int(fields[_ARG_END])

@@ -11,6 +11,7 @@ import typer
 
 from p2pstream.cli import agent, agents, file, server, status, trace
 from p2pstream.cli.options import unwritten
+from p2pstream.config.wording import printable
 from p2pstream.errors import ConfigError, P2PStreamError
 
 app = typer.Typer(
@@ -53,8 +54,6 @@ def main() -> None:
 
 
 def _leave(error: P2PStreamError) -> NoReturn:
-    from p2pstream.config.wording import printable
-
     prefix = "" if isinstance(error, ConfigError) else "p2pstream: "
     for line in f"{prefix}{error}".split("\n"):
         print(printable(line), file=sys.stderr)  # it may repeat what was given to us

@@ -74,6 +74,10 @@ def trace(
         "status": status,
     }
     query = [(name, value) for name, value in filters.items() if value]
+    for name, value in query:
+        if not value.isprintable():
+            option = f"--{name.replace('_', '-')}"
+            raise typer.BadParameter(f"{option} {printable(value)}: has what cannot be printed")
     if as_json:
         watch(settings(config), TRACE, query, _announced(_print_json, quiet=True))
         return

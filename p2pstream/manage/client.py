@@ -75,7 +75,10 @@ def ask(
 
     Errors: `CommandError` (`NoToken`, `Usage`), or the `ConfigError` that the server found.
     """
-    target = path + (f"?{urlencode(query)}" if query else "")
+    try:
+        target = path + (f"?{urlencode(query)}" if query else "")
+    except UnicodeEncodeError as error:  # arguments of a command may be any bytes
+        raise Usage("the question is not UTF-8") from error
     response = trio.run(_ask, config, method, target)
     if response.status == 200:
         return json.loads(response.body)

@@ -240,6 +240,26 @@ def test_a_message_commands_no_terminal(run: Any, config: Path) -> None:
     assert done.err.startswith(r"p2pstream: there is no agent \x1b[31m\r; ")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (("trace", "--host", "\udcff"), 2),
+        (("explain", "GET", "http://a/\udcff"), 2),
+        (("explain", "--live", "GET", "http://a/\udcff"), 2),
+        (("agents", "create", "\udcff"), 2),
+        (("agents", "create", "a", "--label", "k=\udcff"), 2),
+    ],
+)
+def test_arguments_may_be_any_bytes(
+    run: Any, config: Path, arguments: tuple[str, ...], code: int
+) -> None:
+    assert run(*arguments, "--config", config).code == code
+
+
+def test_a_token_may_be_any_bytes(run: Any) -> None:
+    assert run("agent", "--token", "\udcff").code == 2
+
+
 def test_what_takes_long_to_import_is_imported_where_it_is_used() -> None:
     """`version`, help and completion should not wait for TLS, an event loop and cattrs."""
     code = (
