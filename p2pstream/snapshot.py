@@ -34,6 +34,8 @@ class StaticReply:
     head: bytes
     """Status line and fields, with `Content-Length` where the status has a body."""
     body: bytes
+    dated: bool = False
+    """`Date` is among the fields."""
 
 
 @frozen(eq=False)
@@ -170,4 +172,5 @@ def static_reply(target: Target, templates: Mapping[str, str]) -> StaticReply:
         fields.append((b"Content-Length", str(len(body)).encode()))
     else:
         body = b""
-    return StaticReply(status, status_line(status) + field_lines(fields), body)
+    dated = any(name.lower() == b"date" for name, _ in fields)
+    return StaticReply(status, status_line(status) + field_lines(fields), body, dated)

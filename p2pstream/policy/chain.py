@@ -2,6 +2,7 @@
 
 Rule 1  A chain is read right to left. Each entry was written by whoever stands right of it, so it
         is believed as long as all those are trusted; the first that is not trusted is the client.
+        What a believed element of `Forwarded` says of host and scheme is believed as well.
 Rule 2  An entry that is no address (`unknown`, obfuscated, nonsense) ends the walk: the client is
         then the last address known, a proxy.
 """
@@ -15,7 +16,7 @@ from typing import Final
 
 from attrs import frozen
 
-from p2pstream.wire.http1.head import Fields
+from p2pstream.wire.http1.head import AUTHORITY, Fields
 
 IpNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -73,35 +74,61 @@ def claimed_chain(fields: Fields) -> list[str]:
     ]
     if chain:
         return chain
-    return [node for value in fields.get_all(b"forwarded") for node in _forwarded_nodes(value)]
+    return [_node(element) for element in _forwarded(fields)]
 
 
-def _forwarded_nodes(value: bytes) -> list[str]:
-    """The `for` of each element of one `Forwarded` field; just `unknown` for a malformed one.
+def asked_for(hop: Hop, fields: Fields) -> tuple[bytes, bytes]:
+    """(host, scheme) that the client asked for by `Forwarded`, as far as that is believed.
+
+    Either is empty where nobody says it, or not so that it could be one.
+    """
+    element: _Element = {}
+    for one in reversed(_forwarded(fields)):
+        element = one
+        if not is_trusted(_node(one), hop.trusted_proxies):
+            break
+    host, scheme = element.get(b"host", b""), element.get(b"proto", b"").lower()
+    return (
+        host if AUTHORITY.fullmatch(host) else b"",
+        scheme if scheme in (b"http", b"https") else b"",
+    )
+
+
+_Element = dict[bytes, bytes]
+"""The parameters of one element of `Forwarded`; without a value for what it says twice."""
+
+
+def _node(element: _Element) -> str:
+    return _address(element.get(b"for", b"").decode("latin-1")) or _UNKNOWN
+
+
+def _forwarded(fields: Fields) -> list[_Element]:
+    return [one for value in fields.get_all(b"forwarded") for one in _elements(value)]
+
+
+def _elements(value: bytes) -> list[_Element]:
+    """The elements of one `Forwarded` field; an empty one alone for a malformed field.
 
     It is read pair by pair because a quoted string may hold anything: `host="x;for=10.0.0.1"`.
     """
-    nodes: list[str] = []
-    node: str | None = None
-    empty = True
+    elements: list[_Element] = []
+    element: _Element = {}
     position = 0
     while True:
         match = _FORWARDED_PAIR.match(value, position)
         if match is None:
-            return [_UNKNOWN]
+            return [{}]
         name, bare, quoted, end = match.groups()
         if name is not None:
-            empty = False
-            if name.lower() == b"for":
-                text = (bare if bare is not None else quoted).decode("latin-1")
-                node = _address(text) if node is None else _UNKNOWN  # said twice: which one?
-                node = node or _UNKNOWN
+            lower = name.lower()
+            text = bare if bare is not None else quoted
+            element[lower] = b"" if lower in element else text  # said twice: which one?
         if end != b";":
-            if not empty:
-                nodes.append(node or _UNKNOWN)
-            node, empty = None, True
+            if element:
+                elements.append(element)
+            element = {}
             if not end:
-                return nodes
+                return elements
         position = match.end()
 
 

@@ -23,7 +23,14 @@ from typing import Final
 
 from attrs import field, frozen
 
-from p2pstream.policy.chain import Hop, IpNetwork, claimed_chain, client_address, is_trusted
+from p2pstream.policy.chain import (
+    Hop,
+    IpNetwork,
+    asked_for,
+    claimed_chain,
+    client_address,
+    is_trusted,
+)
 from p2pstream.wire.http1.head import Field, Fields
 from p2pstream.wire.http1.serialize import field_lines
 
@@ -210,22 +217,45 @@ def _claims(fields: Fields, hop: Hop, authority: bytes) -> Iterable[tuple[bytes,
     """What we say of the client. Nothing is said that is not known (a host, in HTTP/1.0)."""
     peer = hop.peer.encode("latin-1")
     if hop.trusted:
-        chain = claimed_chain(fields)
-        yield b"X-Forwarded-For", ", ".join((*chain, hop.peer)).encode("latin-1")
-        yield b"X-Real-IP", client_address(hop, chain).encode("latin-1")
-    else:
-        yield b"X-Forwarded-For", peer
-        yield b"X-Real-IP", peer
-    default = b"443" if hop.scheme == b"https" else b"80"
-    port = authority.rpartition(b":")[2] if _HAS_PORT.search(authority) else default
-    for lower, name, value in (
-        (b"x-forwarded-host", b"X-Forwarded-Host", authority),
-        (b"x-forwarded-proto", b"X-Forwarded-Proto", hop.scheme),
-        (b"x-forwarded-port", b"X-Forwarded-Port", port),
-    ):
-        kept = b", ".join(fields.get_all(lower)) if hop.trusted else b""
-        if kept or value:
-            yield name, kept or value
+        yield from _claims_of_proxy(fields, hop, authority)
+        return
+    yield b"X-Forwarded-For", peer
+    yield b"X-Real-IP", peer
+    if authority:
+        yield b"X-Forwarded-Host", authority
+    yield b"X-Forwarded-Proto", hop.scheme
+    yield b"X-Forwarded-Port", _port(authority, hop.scheme)
+
+
+def _claims_of_proxy(fields: Fields, hop: Hop, authority: bytes) -> Iterable[tuple[bytes, bytes]]:
+    """What a trusted proxy says of the client, and what follows from that."""
+    chain = claimed_chain(fields)
+    yield b"X-Forwarded-For", ", ".join((*chain, hop.peer)).encode("latin-1")
+    yield b"X-Real-IP", client_address(hop, chain).encode("latin-1")
+    host, scheme, port = (b", ".join(fields.get_all(name)) for name in _ASKED_FOR)
+    # Who says X-Forwarded-For may pass on a Forwarded that a stranger wrote.
+    if not (host and scheme) and fields.get(b"x-forwarded-for") is None:
+        told_host, told_scheme = asked_for(hop, fields)
+        host, scheme = host or told_host, scheme or told_scheme
+    host, scheme = host or authority, scheme or hop.scheme
+    if host:
+        yield b"X-Forwarded-Host", host
+    yield b"X-Forwarded-Proto", scheme
+    yield b"X-Forwarded-Port", port or _port(*(_first(value) for value in (host, scheme)))
+
+
+_ASKED_FOR: Final = (b"x-forwarded-host", b"x-forwarded-proto", b"x-forwarded-port")
+
+
+def _first(values: bytes) -> bytes:
+    return values.partition(b",")[0].strip(b" \t")
+
+
+def _port(authority: bytes, scheme: bytes) -> bytes:
+    """The port of a URL with these."""
+    if _HAS_PORT.search(authority):
+        return authority.rpartition(b":")[2]
+    return b"443" if scheme.lower() == b"https" else b"80"
 
 
 _HAS_PORT: Final = re.compile(rb":[0-9]+\Z")
@@ -299,14 +329,20 @@ def response_block(fields: Fields, date: bytes) -> bytes:
 
 
 def forwarded_trailers(
-    trailers: list[Field], kept_out: frozenset[bytes] = frozenset()
+    trailers: list[Field],
+    connection: frozenset[bytes],
+    kept_out: frozenset[bytes] = frozenset(),
 ) -> list[Field]:
-    """The trailer fields that may travel on; `kept_out` as in `TargetHeaders`, for requests."""
+    """The trailer fields that may travel on; `kept_out` as in `TargetHeaders`, for requests.
+
+    `connection`: what the head's `Connection` names, which goes no further (RFC 9110 §7.6.1).
+    """
     return [
         trailer
         for trailer in trailers
         if (dashed := _dashed(trailer[0])) not in _TRAILERS_DROPPED
         and dashed not in kept_out
         and trailer[0] not in kept_out
+        and trailer[0] not in connection
         and not dashed.startswith(_TRAILER_PREFIXES)
     ]

@@ -37,8 +37,8 @@ async def answer_redirect(x: Exchange, route: CompiledRoute) -> None:
 async def answer_static(x: Exchange, reply: StaticReply) -> None:
     """Send what the configuration says."""
     connection = _settle(x)
-    date = x.connection.server.date()
-    head = b"%bDate: %b\r\n%b\r\n" % (reply.head, date, connection)
+    date = b"" if reply.dated else b"Date: %b\r\n" % x.connection.server.date()
+    head = b"".join((reply.head, date, connection, b"\r\n"))
     x.status = reply.status
     await _send(x, head if x.head.method == b"HEAD" else head + reply.body)
 

@@ -22,6 +22,7 @@ from p2pstream.errors import (
     Fault,
     HeaderTooLarge,
     InvalidRequest,
+    InvalidRequestTarget,
     RequestTimeout,
     StreamClosed,
     StreamError,
@@ -37,6 +38,7 @@ from p2pstream.wire.http1.head import (
     Fields,
     HeadError,
     RequestHead,
+    TargetError,
     find_head_end,
     leading_empty_lines,
     may_start_request,
@@ -242,6 +244,8 @@ class Connection:
                     self.memo_lines = lines
                     self.memo_fields = fields
             head = parse_request(start, fields)
+        except TargetError as error:
+            raise InvalidRequestTarget(str(error)) from error
         except HeadError as error:
             raise InvalidRequest(str(error)) from error
         if len(raw) <= _REMEMBERED_BYTES:

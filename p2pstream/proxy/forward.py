@@ -147,7 +147,7 @@ def _request(x: Exchange, plan: TargetPlan) -> tuple[bytes, bytes]:
     first = upgrade = b""
     if x.body is not None:
         framing = CHUNKED if fields.chunked else b"Content-Length: %d\r\n" % (x.body.length or 0)
-        first = _framed(x.body, x.body.take_buffered(), plan)
+        first = _framed(x, x.body, x.body.take_buffered(), plan)
     else:
         framing = b"" if fields.content_length is None else b"Content-Length: 0\r\n"
         if fields.upgrade is not None and head.minor_version:  # RFC 9110 §7.8: not in HTTP/1.0
@@ -163,7 +163,7 @@ def _unexpecting(fields: Fields) -> Fields:
     return attrs.evolve(fields, lines=[line for line in fields.lines if line[0] != b"expect"])
 
 
-def _framed(body: RequestBody, pieces: list[bytes], plan: TargetPlan) -> bytes:
+def _framed(x: Exchange, body: RequestBody, pieces: list[bytes], plan: TargetPlan) -> bytes:
     """Payload pieces as they go to the origin: as they are, or in the chunked coding.
 
     Trailers may not say what the target's own fields say, which nobody but the operator may set.
@@ -172,7 +172,8 @@ def _framed(body: RequestBody, pieces: list[bytes], plan: TargetPlan) -> bytes:
         return b"".join(pieces)
     framed = chunk(pieces)
     if body.complete:
-        framed += last_chunk(forwarded_trailers(body.trailers, plan.headers.kept_out))
+        named = x.head.fields.connection
+        framed += last_chunk(forwarded_trailers(body.trailers, named, plan.headers.kept_out))
     return framed
 
 
@@ -234,7 +235,7 @@ async def _upload(
         while not body.complete:
             pieces = await body.read()
             stream.waits.deadline = inf
-            await stream.send(_framed(body, pieces, plan))
+            await stream.send(_framed(x, body, pieces, plan))
     except RequestTimeout as fault:
         return False if x.responding else fault
     except Fault as fault:  # the client's

@@ -88,8 +88,12 @@ class Relay:
                 raise ClientCancelled(f"while sending: {error}") from error
             self.sent += count
 
-    async def chunked(self, decoder: ChunkedDecoder, data: bytes, rechunk: bool) -> bytes:
+    async def chunked(
+        self, decoder: ChunkedDecoder, data: bytes, rechunk: bool, named: frozenset[bytes]
+    ) -> bytes:
         """Move a chunked body that begins with `data`; chunked again, or bare when not `rechunk`.
+
+        `named`: what the head's `Connection` names.
 
         Returns what the origin sent past its end.
         """
@@ -101,7 +105,7 @@ class Relay:
             if rechunk:
                 out = chunk(pieces)
                 if decoder.done:
-                    out += last_chunk(forwarded_trailers(decoder.trailers))
+                    out += last_chunk(forwarded_trailers(decoder.trailers, named))
             else:
                 out = b"".join(pieces)
             if out:

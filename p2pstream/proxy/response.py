@@ -257,7 +257,8 @@ async def _relay(x: Exchange, relay: Relay, response: _Response, framing: Framin
         return rest
     await relay.send(out)
     if framing is Framing.CHUNKED:
-        return await relay.chunked(ChunkedDecoder(), rest, rechunk)
+        named = response.head.fields.connection
+        return await relay.chunked(ChunkedDecoder(), rest, rechunk, named)
     if framing is Framing.UNTIL_CLOSE:
         await relay.until_close(rest, rechunk)
         return b""

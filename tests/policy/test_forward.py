@@ -508,12 +508,40 @@ def test_trailers(name: bytes, travels: bool) -> None:
     before, after = (b"a", b"A", b"1"), (b"b", b"B", b"2")
     trailer = (name.lower(), name, b"v")
     expected = [before, trailer, after] if travels else [before, after]
-    assert forwarded_trailers([before, trailer, after], configured) == expected
+    assert forwarded_trailers([before, trailer, after], frozenset(), configured) == expected
+
+
+@pytest.mark.parametrize(
+    ("lines", "host", "scheme", "port"),
+    [
+        (["X-Forwarded-Proto: https"], "a", "https", "443"),
+        (["X-Forwarded-Host: b:8443", "X-Forwarded-Proto: https"], "b:8443", "https", "8443"),
+        (["X-Forwarded-Host: b:8443, c", "X-Forwarded-Port: 1"], "b:8443, c", "http", "1"),
+        (["X-Forwarded-Proto: https, http"], "a", "https, http", "443"),
+        (["Forwarded: for=9.9.9.9;proto=https;host=b"], "b", "https", "443"),
+        (['Forwarded: for=9.9.9.9;proto=HTTPS;host="b:81"'], "b:81", "https", "81"),
+        # The client wrote the first element, and whoever is trusted the second.
+        (["Forwarded: host=evil;proto=https, for=9.9.9.9;host=b"], "b", "http", "80"),
+        (["Forwarded: for=9.9.9.9;host=b, for=10.0.0.2;host=c"], "b", "http", "80"),
+        (['Forwarded: for=9.9.9.9;host="b/c";proto=gopher'], "a", "http", "80"),
+        (["Forwarded: for=9.9.9.9;host=b;host=c"], "a", "http", "80"),
+        (["Forwarded: for=9.9.9.9;host=b", "X-Forwarded-Proto: https"], "b", "https", "443"),
+        (["Forwarded: for=9.9.9.9;host=b", "X-Forwarded-For: 9.9.9.9"], "a", "http", "80"),
+        (["Forwarded: ;;="], "a", "http", "80"),
+    ],
+)
+def test_what_a_client_of_a_trusted_proxy_asked_for(
+    lines: list[str], host: str, scheme: str, port: str
+) -> None:
+    made = block(*(line.encode() for line in lines), hop=TRUSTED, authority=b"a")
+    for name, value in ((b"Host", host), (b"Proto", scheme), (b"Port", port)):
+        assert values(made, b"X-Forwarded-" + name) == [value.encode()]
 
 
 def test_trailers_without_configured_fields() -> None:
     trailers = [(b"x-set", b"X-Set", b"v")]
-    assert forwarded_trailers(trailers) == trailers
+    assert forwarded_trailers(trailers, frozenset()) == trailers
+    assert forwarded_trailers(trailers, frozenset([trailers[0][0]])) == trailers[1:]
 
 
 # --- the round trip -------------------------------------------------------------------------

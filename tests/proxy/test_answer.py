@@ -188,3 +188,14 @@ async def test_a_body_past_the_limit_is_refused_before_it_comes(lab: Lab) -> Non
     await client.send(POST + "Content-Length: 1000001\r\n\r\n")
     answer = await client.response("POST")
     assert (answer.status, answer.fields["connection"]) == (413, "close")
+
+
+async def test_a_date_that_is_configured_is_the_only_one(lab: Lab) -> None:
+    text = (TEXT % 200).replace('["X-A", "1"]', '["date", "Mon, 01 Jan 2024 00:00:00 GMT"]')
+    proxy = lab.serve(text)
+    client = await proxy.dial()
+    await client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+    head = await client.head()
+    assert head.lower().count(b"\r\ndate: ") == 1
+    assert b"2024" in head
+    await client.expect("hello")

@@ -181,7 +181,7 @@ def travel_on(fields: Fields) -> object:
         upgrade_lines(fields),
         max_forwards_line(b"OPTIONS", fields),
         response_block(fields, b"now"),
-        forwarded_trailers(fields.lines),
+        forwarded_trailers(fields.lines, fields.connection),
     )
 
 

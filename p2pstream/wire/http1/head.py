@@ -29,6 +29,10 @@ class HeadError(P2PStreamError):
     """The head is refused; the text says why, for the log."""
 
 
+class TargetError(HeadError):
+    """The head is refused for its target, and for nothing else."""
+
+
 Field = tuple[bytes, bytes, bytes]
 """(name in lower case, name as it came, value without surrounding white space)."""
 
@@ -38,9 +42,7 @@ _DIGITS: Final = re.compile(rb"[0-9]{1,18}")  # below 2**63: fits every peer's i
 _STATUS: Final = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9][0-9])(?: ([\t -~\x80-\xff]*))?")
 # RFC 3986 §3.2: registered name or IPv4, or a bracketed IPv6 literal, and a port. Percent
 # encoding is left out: no public host name has it, and parsers differ on what it means.
-_AUTHORITY: Final = re.compile(
-    rb"(?:[A-Za-z0-9._~!$&'()*+;=-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?"
-)
+AUTHORITY: Final = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+;=-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
 # Bytes that may stand in a head: all but control characters (CR and LF are counted apart).
 _ALLOWED: Final = bytes(b for b in range(256) if b in b"\t\r\n" or (b >= 0x20 and b != 0x7F))
 
@@ -275,9 +277,9 @@ def parse_request(start: bytes, fields: Fields) -> RequestHead:
     if method not in _METHODS:
         _check_method(method)
     if not _TARGET.fullmatch(target):
-        raise HeadError("invalid byte in the request target")
+        raise TargetError("invalid byte in the request target")
     authority = fields.hosts[0] if fields.hosts else b""
-    if authority and not _AUTHORITY.fullmatch(authority):
+    if authority and not AUTHORITY.fullmatch(authority):
         raise HeadError("invalid Host")
     absolute = False
     if target[:1] != b"/":
@@ -313,7 +315,7 @@ def _other_form(method: bytes, target: bytes, authority: bytes) -> tuple[bytes, 
         raise HeadError("request target is neither a path nor an http(s) URL")
     cut = min(i for i in (rest.find(b"/"), rest.find(b"?"), len(rest)) if i >= 0)
     authority = rest[:cut]
-    if not _AUTHORITY.fullmatch(authority):
+    if not AUTHORITY.fullmatch(authority):
         raise HeadError("invalid authority in the request target")
     rest = rest[cut:]
     if rest[:1] != b"/":
