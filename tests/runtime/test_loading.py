@@ -4,6 +4,7 @@ import os
 import pickle
 import signal
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from p2pstream.config.load import Loaded, load_text_with_warnings, load_with_war
 from p2pstream.config.plan import plan
 from p2pstream.errors import CommandError, ConfigError
 from p2pstream.manage.checked import load_checked
+from p2pstream.net.ca import self_signed
 from p2pstream.runtime import loading
 from p2pstream.runtime.loading import read, read_aside, without_text
 
@@ -115,13 +117,14 @@ async def test_what_is_new_comes_whole(file: Path) -> None:
 
 
 async def test_a_renewed_certificate_is_a_change(file: Path, tmp_path: Path) -> None:
-    (tmp_path / "ca.pem").write_text("one")
+    one, two = (self_signed("a.test", datetime.now(UTC)).pem for _ in range(2))
+    (tmp_path / "ca.pem").write_bytes(one)
     write(
         file,
         text().replace("http://127.0.0.1:1", "https://127.0.0.1:1") + 'tls_ca_file = "ca.pem"\n',
     )
     old = without_text(load_with_warnings(file))
-    (tmp_path / "ca.pem").write_text("two")
+    (tmp_path / "ca.pem").write_bytes(two)
     result = await read_aside(file, old)
     assert result.changes.lines() == ["~ target changed/target-1: tls_ca_file: ca.pem was renewed"]
 
