@@ -70,7 +70,7 @@ async def recorded(proxy: Proxy, status: int, kind: str | None) -> Any:
             "invalid_request",
         ),
         ("GET /a/../b HTTP/1.1\r\nHost: a\r\n\r\n", 400, "Bad Request", "invalid_request_target"),
-        ("GET /a\x01b HTTP/1.1\r\nHost: a\r\n\r\n", 400, "Bad Request", "invalid_request_target"),
+        ("GET /\x01 HTTP/1.1\r\nHost: a\r\n\r\n", 400, "Bad Request", "invalid_request_target"),
         ("GET /a%2fb HTTP/1.1\r\nHost: a\r\n\r\n", 400, "Bad Request", "invalid_request_target"),
         ("TRACE / HTTP/1.1\r\nHost: a\r\n\r\n", 405, "Method Not Allowed", "method_not_allowed"),
         (
