@@ -115,7 +115,7 @@ async def _dial_while_wanted(
     with trio.CancelScope() as scope:
 
         def left(_: PeerGone) -> None:
-            if not stream.core.sending:  # an end alone is a half-close; it passes through later
+            if stream.waits.was_reset:  # an end alone is a half-close; it passes through later
                 scope.cancel()
 
         stream.waits.watcher = left
@@ -154,23 +154,56 @@ def _forbidden(host: str, port: int) -> Refused:
     return Refused(ErrorKind.DIAL_FORBIDDEN, f"no --allow rule of this agent covers {host}:{port}")
 
 
-async def _relay(stream: Stream, origin: Stream) -> None:
-    """Pass bytes on in both directions until both have ended. Errors: of the first that broke."""
+async def _sent(origin: Stream, data: bytes) -> bool:
+    """Whether the origin still takes something."""
+    try:
+        await origin.send(data)
+    except StreamError:
+        return False
+    return True
+
+
+async def _relay(stream: TunnelStream, origin: Stream) -> None:
+    """Pass bytes on in both directions until both have ended. Errors: of the first that broke.
+
+    An origin may answer and close before it has read all that it is sent: what it does not take
+    is dropped, and its answer goes back all the same.
+    """
     failures: list[StreamError] = []
 
-    async def one_way(source: Stream, sink: Stream, chunk: int) -> None:
+    def failed(error: StreamError) -> None:
+        failures.append(error)
+        nursery.cancel_scope.cancel()
+
+    def left(gone: PeerGone) -> None:
+        if stream.waits.was_reset:  # an end alone is a half-close
+            failed(gone)
+
+    async def to_origin() -> None:
+        taken = True
         try:
-            receive = source.receive
-            send = sink.send
-            while data := await receive(chunk):
-                await send(data)
-            await sink.send_eof()
+            while data := await stream.receive(_TO_ORIGIN):
+                taken = taken and await _sent(origin, data)
         except StreamError as error:
-            failures.append(error)
-            nursery.cancel_scope.cancel()
+            failed(error)
+        else:
+            if taken:
+                await origin.send_eof()
+
+    async def from_origin() -> None:
+        try:
+            receive = origin.receive
+            send = stream.send
+            while data := await receive(_FROM_ORIGIN):
+                await send(data)
+            await stream.send_eof()
+        except StreamError as error:
+            failed(error)
 
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(one_way, stream, origin, _TO_ORIGIN)
-        await one_way(origin, stream, _FROM_ORIGIN)
+        stream.waits.watcher = left
+        nursery.start_soon(to_origin)
+        await from_origin()
+    stream.waits.watcher = None
     if failures:
         raise failures[0]

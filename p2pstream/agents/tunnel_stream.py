@@ -212,8 +212,13 @@ class TunnelStream(Stream):
         waits = self._waits
         if touched & yamux.BROKEN:
             self._failure = failure or StreamBroken("the peer reset the stream")
+            waits.was_reset = True
             waits.peer_hung_up()
-            waits.fail(self._failed())
+            waits.fail_write(self._failed())
+            if self.core.inbox:
+                waits.wake_read()  # what came before the end is told first
+            else:
+                waits.fail_read(self._failed())
             return
         if touched & yamux.READABLE:
             if not self.core.receiving:

@@ -7,7 +7,7 @@ from __future__ import annotations
 import hashlib
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Final
 
 import pytest
@@ -28,6 +28,7 @@ from p2pstream.net.stream import Stream, TcpStream
 HOST: Final = "127.0.0.1"
 BUSY: Final = 100
 MESSAGE: Final = 3_000
+ANSWER: Final = 1_000
 # What has not happened after this long will not.
 PATIENCE_SECONDS: Final = 30.0
 
@@ -106,6 +107,11 @@ class Origin:
         """Say a word, and reset."""
         await stream.send(b"word")
         await stream.receive(1)
+        stream.abort()
+
+    async def a(self, stream: TcpStream) -> None:
+        """Answer at length before all of the question has been read, and reset."""
+        await stream.send(bytes(ANSWER))
         stream.abort()
 
     async def s(self, stream: TcpStream) -> None:
@@ -262,6 +268,18 @@ async def test_a_half_close_passes_through_from_the_origin(busy: Busy) -> None:
         await until(lambda: busy.origin.heard)
         assert busy.origin.heard.pop() == b"and yet it goes on"
         stream.close()
+
+
+async def test_an_origin_that_answers_before_it_has_read_all_is_heard(busy: Busy) -> None:
+    """What it does not read makes its kernel reset the connection: the answer was before that."""
+    for _ in range(10):
+        stream = await busy.open(b"a")
+        with suppress(StreamBroken):
+            for _ in range(20):
+                await stream.send(bytes(50_000))
+        assert await exactly(stream, ANSWER) == bytes(ANSWER)
+        stream.close()
+    await busy.go_on()
 
 
 async def test_an_origin_that_resets_breaks_its_stream_only(busy: Busy) -> None:

@@ -183,7 +183,7 @@ class Receiver:
         if flags & ACK:
             stream.step(Input.RECV_ACK)
         if flags & RST:
-            self._streams.broken(stream)
+            self._streams.cut(stream)
             return None
         if stream.step(given) is Action.PROCEED:
             return stream

@@ -265,12 +265,17 @@ class Stream:
             size += len(pieces[-1])
         return b"".join(pieces), size
 
-    def clear(self) -> None:
-        """Throw away what nobody will read or send any more."""
-        self.inbox.clear()
+    def cut(self) -> None:
+        """Nothing goes either way any more; what has come can still be taken."""
         self.outbox = None
         self.fin_queued = False
         self.due = 0
+        self.receive_window.close()
+
+    def clear(self) -> None:
+        """Throw away what nobody will read or send any more."""
+        self.cut()
+        self.inbox.clear()
         self.receive_window.discard()
 
     def __repr__(self) -> str:

@@ -105,8 +105,17 @@ class Streams:
         self._touched = []
         return touched
 
+    def cut(self, stream: Stream) -> None:
+        """The peer cut the stream. What it sent before can still be taken, as TCP has it: an origin
+        that answers and resets, because it does not want the rest of a request, is heard.
+        """
+        stream.step(Input.RECV_RST)
+        stream.cut()
+        self.by_id.pop(stream.id, None)
+        self.touch(stream, BROKEN)
+
     def broken(self, stream: Stream) -> None:
-        """The peer, or the loss of the connection, cut the stream."""
+        """The loss of the connection cut the stream."""
         stream.step(Input.SEND_RST if stream.state is State.IDLE else Input.RECV_RST)
         self.let_go(stream)
         self.touch(stream, BROKEN)

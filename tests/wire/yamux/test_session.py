@@ -279,9 +279,14 @@ def test_their_reset(feed: Feed) -> None:
     agent.send(stream, b"unsent")
     feed(agent, frames("WINDOW_UPDATE RST 2 0"))
     assert touched(agent) == [(2, BROKEN)]
-    assert (sent(agent), agent.streams, stream.take(9)) == ([], {}, b"")
+    assert (sent(agent), agent.streams) == ([], {})
     with pytest.raises(StreamClosed):
         agent.send(stream, b"x")
+    # What came before can still be taken, until we let go of the stream too.
+    assert (stream.take(2), stream.at_eof) == (b"un", False)
+    agent.reset(stream)
+    assert (sent(agent), stream.take(9), stream.at_eof) == ([], b"", True)
+    assert agent._streams.budget.used == 0
 
 
 def test_their_reset_on_a_data_frame_drops_the_data(feed: Feed) -> None:
