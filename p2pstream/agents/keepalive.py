@@ -24,7 +24,8 @@ from typing import Final
 
 import trio
 
-from p2pstream.errors import TunnelLost
+from p2pstream.errors import DeadlineExpired, TunnelLost
+from p2pstream.net.reactor import Waits, current_reactor
 from p2pstream.wire.yamux.frame import MAX_U32
 from p2pstream.wire.yamux.session import Session
 
@@ -42,11 +43,12 @@ class Keepalive:
     __slots__ = (
         "_answered",
         "_asked",
-        "_awaited",
         "_pinged_at",
+        "_pong",
         "_resting",
         "_session",
         "_value",
+        "_waits",
         "heard",
         "heard_at",
         "proven_at",
@@ -64,7 +66,8 @@ class Keepalive:
         self._asked = 0
         self._answered: trio.Event | None = None  # the answer to `ask` is here, or never will be
         self._pinged_at = 0.0
-        self._awaited = trio.Event()  # the answer to a ping or, between pings, a reason for one
+        self._waits = Waits()  # a scope and an event would be a kilobyte a tunnel
+        self._pong = False  # the ping is answered
         self._resting = False  # between pings
 
     async def run(self, send: Callable[[], object]) -> None:
@@ -72,26 +75,41 @@ class Keepalive:
 
         Errors: `TunnelLost` when the peer is not there any more.
         """
+        reactor = current_reactor()
+        reactor.add(self._waits)
+        try:
+            await self._ping_forever(send)
+        finally:
+            reactor.remove(self._waits)
+
+    async def _ping_forever(self, send: Callable[[], object]) -> None:
         pause = _SECOND_PING_SECONDS
         while True:
             self._value = _any_value()
             self._pinged_at = trio.current_time()
-            self._awaited = trio.Event()
+            self._pong = False
             self.heard = False
             self._session.ping(self._value)
             send()
             await self._wait_for_pong()
-            self._awaited = trio.Event()
             self._resting = True
-            with trio.move_on_at(self._pinged_at + pause):
-                await self._awaited.wait()
+            await self._wait_until(self._pinged_at + pause)
             self._resting = False
             pause = PING_SECONDS
 
+    async def _wait_until(self, time: float) -> None:
+        """Wait to be woken, until then at most and a sweep or two (`net.reactor`, rule 3)."""
+        self._waits.deadline = time
+        try:
+            await self._waits.wait_read()
+        except DeadlineExpired:
+            pass
+
     async def _wait_for_pong(self) -> None:
         for _ in range(1 + _BUSY_EXTENSIONS):
-            with trio.move_on_after(PONG_SECONDS):
-                await self._awaited.wait()
+            if not self._pong:
+                await self._wait_until(trio.current_time() + PONG_SECONDS)
+            if self._pong:
                 return
             if not self.heard:
                 break
@@ -102,7 +120,7 @@ class Keepalive:
     def doubt(self, now: float) -> None:
         """Somebody is about to rely on the peer at `now` (Trio time): ask, if it was silent."""
         if self._resting and now - self.heard_at > DOUBT_SECONDS:
-            self._awaited.set()
+            self._waits.wake_read()
 
     def ask(self) -> trio.Event:
         """Queue a ping besides those in turn; set once it is answered (rule 6), or with `end`."""
@@ -121,10 +139,11 @@ class Keepalive:
         pongs = self._session.pongs
         if self._answered is not None and self._asked in pongs:
             self._answered.set()
-        if self._value in pongs and not self._resting and not self._awaited.is_set():
+        if self._value in pongs and not self._resting and not self._pong:
             self.proven_at = trio.current_time()
             self._session.round_trip.record(self.proven_at - self._pinged_at)
-            self._awaited.set()
+            self._pong = True
+            self._waits.wake_read()
         pongs.clear()
 
 

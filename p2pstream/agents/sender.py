@@ -8,6 +8,8 @@ Rules:
    (and one TLS record): they are corked until the writer's turn, which comes after theirs. One
    that waited alone waited for nothing, and ends it until several streams have news again.
 3. Nothing overtakes what is queued before it.
+4. The writer is started when it is needed first. An idle agent never needs one, and a task is more
+   than a kilobyte.
 """
 
 from __future__ import annotations
@@ -42,6 +44,8 @@ class Sender:
         "_parked",
         "_reactor",
         "_session",
+        "_start",
+        "_started",
         "_unsent",
         "corked",
         "sent",
@@ -55,14 +59,19 @@ class Sender:
         *,
         news: Callable[[], object],
         lost: Callable[[TunnelLost], object],
+        start: Callable[[], bool],
     ) -> None:
-        """`news`: streams may have been touched by what went out. `lost`: it cannot go on."""
+        """`news`: streams may have been touched by what went out. `lost`: it cannot go on. `start`:
+        have `run` run; whether that can be.
+        """
         self._connection = connection
         self._session = session
         self._keepalive = keepalive
         self._reactor = current_reactor()
         self._news = news
         self._lost = lost
+        self._start = start
+        self._started = False
         self._unsent: memoryview | None = None  # goes before everything else; the writer's
         self._parked: trio.lowlevel.Task | None = None  # the writer, while it has nothing to do
         self._corks = 0  # how many small frames wait for one another
@@ -96,7 +105,7 @@ class Sender:
         if corked:
             session.queue(frame)
             self._corks += 1
-            self._wake_writer()
+            self.wake_writer()
         else:
             self._offer(frame)
         return len(frame) - HEADER_BYTES
@@ -105,7 +114,7 @@ class Sender:
         """Send what waits, together with what else is small and leaves in this step."""
         if self._session.has_output:
             if self.corked:
-                self._wake_writer()
+                self.wake_writer()
             else:
                 self.push()
 
@@ -139,11 +148,14 @@ class Sender:
         self._parked = None
         return trio.lowlevel.Abort.SUCCEEDED
 
-    def _wake_writer(self) -> None:
+    def wake_writer(self) -> None:
+        """There is something to send that waits for its turn."""
         task = self._parked
         if task is not None:
             self._parked = None
             trio.lowlevel.reschedule(task)
+        elif not self._started:
+            self._started = self._start()
 
     def _offer(self, data: Bytes) -> bool:
         """Give `data` to the connection; False if it did not take all, or is gone."""
@@ -162,5 +174,5 @@ class Sender:
         if taken == len(data):
             return True
         self._unsent = memoryview(data)
-        self._wake_writer()
+        self.wake_writer()
         return False

@@ -81,7 +81,12 @@ class Tunnel:
         self.aside: yamux.Stream | None = None
         """A stream that is no request's (`report`): not counted, and no draining waits for it."""
         self.sender = Sender(
-            connection, self.session, self._keepalive, news=self._pass_on_news, lost=self.end
+            connection,
+            self.session,
+            self._keepalive,
+            news=self._pass_on_news,
+            lost=self.end,
+            start=self._start_writer,
         )
         self._connection = connection
         self._serve = serve
@@ -123,7 +128,8 @@ class Tunnel:
                 self._nursery = nursery
                 if self.reason is not None:
                     return
-                nursery.start_soon(self._ending_with_it, self.sender.run)
+                if self.session.has_output or not self.sender.is_between_frames:
+                    self.sender.wake_writer()  # what was to be sent before we ran
                 nursery.start_soon(self._ending_with_it, self._keepalive.run, self._reset_lingering)
                 try:
                     await self._read()
@@ -276,6 +282,12 @@ class Tunnel:
         self._note_idle()
 
     # --- the three tasks -----------------------------------------------------------------------
+
+    def _start_writer(self) -> bool:
+        if self._nursery is None or self.reason is not None:
+            return False
+        self._nursery.start_soon(self._ending_with_it, self.sender.run)
+        return True
 
     async def _ending_with_it(self, task: Callable[..., Awaitable[None]], *args: object) -> None:
         """Run `task`; a `StreamError` out of it ends the tunnel."""

@@ -47,8 +47,8 @@ async def test_an_answering_peer_is_pinged_and_measured(autojump_clock: MockCloc
         with trio.move_on_after(3 * PING_SECONDS + 2):
             await peers.keepalive.run(peers.send)
     turns = [1 + i * PING_SECONDS for i in range(4)]
-    assert [at - start for at in peers.asked] == [0, *turns]
-    assert peers.keepalive.proven_at - start == turns[-1] + 0.25
+    assert [at - start for at in peers.asked] == pytest.approx([0, *turns], abs=1)  # sweeps
+    assert peers.keepalive.proven_at == peers.asked[-1] + 0.25
     assert peers.near.round_trip.seconds == 0.25
 
 
@@ -57,7 +57,7 @@ async def test_a_silent_peer_is_lost_in_time(autojump_clock: MockClock) -> None:
     start = trio.current_time()
     with pytest.raises(TunnelLost, match="within 10 s"):
         await peers.keepalive.run(peers.send)
-    assert trio.current_time() - start == PONG_SECONDS
+    assert PONG_SECONDS <= trio.current_time() - start < PONG_SECONDS + 0.3
 
 
 @pytest.mark.parametrize("delay", [PONG_SECONDS + 1, 3 * PONG_SECONDS + 1])
@@ -98,7 +98,7 @@ async def test_who_begins_something_on_a_silent_connection_asks_at_once(
             async def run() -> None:
                 with pytest.raises(TunnelLost):
                     await peers.keepalive.run(peers.send)
-                assert trio.current_time() - start == pytest.approx(5 + PONG_SECONDS)
+                assert trio.current_time() - start == pytest.approx(5 + PONG_SECONDS, abs=0.3)
 
             peers.nursery.start_soon(run)
             await trio.sleep(5)
