@@ -70,6 +70,20 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(line, default=str)
 
 
+def catch_unraisable() -> None:
+    """Have what Python can raise nowhere logged, for the rest of the process."""
+    sys.unraisablehook = _unraisable
+
+
+def _unraisable(what: sys.UnraisableHookArgs) -> None:
+    log = logging.getLogger("p2pstream.python")
+    if isinstance(what.exc_value, UnicodeDecodeError) and isinstance(what.object, bytes):
+        # A TLS client named a host beyond ASCII: `ssl` ends its handshake before we are asked.
+        log.debug("a TLS client asked for %r", what.object)
+        return
+    log.error("in %r: %r", what.object, what.exc_value)
+
+
 def configure(level: str, log_format: str, stream: TextIO = sys.stderr) -> None:
     """Send the program's log to `stream`. Called again on reload: the last call counts."""
     handler = logging.StreamHandler(stream)

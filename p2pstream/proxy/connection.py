@@ -133,7 +133,7 @@ class Connection:
                     self._reloaded()
                 head = self._understand(raw)
             except Fault as fault:
-                await self._refuse(fault)
+                await self.refuse(fault)
                 return
             if not await exchange(self, self.plan, head):
                 await self._linger()
@@ -254,7 +254,7 @@ class Connection:
             self.memo_route = None
         return head
 
-    async def _refuse(self, fault: Fault) -> None:
+    async def refuse(self, fault: Fault) -> None:
         """Answer a head that cannot be understood, and end the connection."""
         server = self.server
         records = server.records

@@ -71,6 +71,12 @@ class ProxyServer:
             self.connections.discard(connection)
             stream.close()
 
+    async def refuse(self, listener_id: str, stream: Stream, peer: str, fault: Fault) -> None:
+        """Answer a client whose first bytes are no request, and record it. Errors: as `serve`."""
+        plan = self.snapshot.listeners.get(listener_id)
+        if plan is not None:
+            await Connection(self, plan, stream, peer).refuse(fault)
+
     def drain(self, listener_ids: frozenset[str] | None = None) -> None:
         """End idle connections now and busy ones after their request; all, or some listeners'."""
         if listener_ids is None:

@@ -34,7 +34,7 @@ import trio
 from attrs import define, field
 
 from p2pstream.config.model import Config, Listener
-from p2pstream.errors import CommandError
+from p2pstream.errors import CommandError, Fault, InvalidRequest, StreamBroken
 from p2pstream.net.listen import PUBLIC_SHARE, Listening, bind
 from p2pstream.net.proxied import receive_source
 from p2pstream.net.stream import Stream, TcpStream
@@ -53,6 +53,8 @@ Contexts = Mapping[Bind, ssl.SSLContext | None]
 
 ServeClient = Callable[[str, Stream, str], Awaitable[None]]
 """(listener id, stream, peer address)."""
+RefuseClient = Callable[[str, Stream, str, Fault], Awaitable[None]]
+"""Likewise, and why it is refused."""
 
 # As `net.listen` has it: the kernel cuts it down to its own limit.
 _BACKLOG: Final = 4_096
@@ -97,8 +99,9 @@ class Prepared:
 class Listeners:
     """All public sockets of the process."""
 
-    def __init__(self, serve_client: ServeClient) -> None:
+    def __init__(self, serve_client: ServeClient, refuse_client: RefuseClient) -> None:
         self._serve_client = serve_client
+        self._refuse_client = refuse_client
         self._open: dict[Bind, _Open] = {}
         self._closed: list[Listening] = []  # those that still have connections
         self._fallback: ssl.SSLContext | None = None
@@ -248,7 +251,13 @@ class Listeners:
             return
         secure = TlsStream(stream, opened.context, server_side=True)
         stream.waits.deadline = trio.current_time() + listener.header_timeout_millis / 1000
-        await secure.handshake()
+        try:
+            await secure.handshake()
+        except StreamBroken:
+            if secure.plain_http:
+                fault = InvalidRequest("plain HTTP on an https listener")
+                await self._refuse_client(listener.id, stream, peer, fault)
+            raise
         await self._serve_client(listener.id, secure, peer)
 
 

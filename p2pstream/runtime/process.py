@@ -97,7 +97,7 @@ class Runtime:
         self.counters = self.observing.counters
         self.access_log = AccessLog(config.server.access_log, self.proxy.records.name)
         self._counted_at = 0.0  # Trio time
-        self._listeners = Listeners(self.proxy.serve)
+        self._listeners = Listeners(self.proxy.serve, self.proxy.refuse)
         self.reloading = Reloading(
             config_file, loaded, snapshot, self._listeners, self._prepare, self._swap
         )
@@ -372,6 +372,7 @@ def serve(config_file: Path) -> None:
             pid.unlink()
 
     tune_allocator()
+    logs.catch_unraisable()
     with owned(state_dir):
         try:
             trio.run(main)

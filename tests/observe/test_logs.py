@@ -3,7 +3,10 @@ from __future__ import annotations
 import io
 import json
 import logging
+import ssl
+import sys
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 
@@ -16,7 +19,9 @@ log = logging.getLogger("p2pstream.proxy.test")
 def restored() -> Iterator[None]:
     root = logging.getLogger("p2pstream")
     before = root.handlers[:], root.level, root.propagate
+    hook = sys.unraisablehook
     yield
+    sys.unraisablehook = hook
     root.handlers[:], level, root.propagate = before
     root.setLevel(level)
 
@@ -92,3 +97,36 @@ def test_a_message_cannot_look_like_another_line() -> None:
     (first, second) = stream.getvalue().splitlines()
     assert first.endswith("it said \\x1b]0;x\\x07 and")
     assert second == "    2026-01-02 info: forged \\ud800"
+
+
+def test_what_cannot_be_raised_is_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    class Odd:
+        def __del__(self) -> None:
+            raise ValueError("odd")
+
+    stream = written("text")
+    logs.catch_unraisable()
+    Odd()
+    assert "ValueError('odd')" in stream.getvalue()
+    assert capsys.readouterr().err == ""
+
+
+def test_a_host_beyond_ascii_is_no_error(capsys: pytest.CaptureFixture[str]) -> None:
+    stream = written("text", "debug")
+    server, client = (
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER),
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
+    )
+    client.check_hostname, client.verify_mode = False, ssl.CERT_NONE
+    server.sni_callback = lambda *_: None
+    there, back = ssl.MemoryBIO(), ssl.MemoryBIO()
+    side = client.wrap_bio(back, there, server_hostname="aaaa.example.com")
+    with suppress(ssl.SSLWantReadError):
+        side.do_handshake()
+    changed = there.read().replace(b"aaaa.example.com", b"\xff\xfeaa.example.com")
+    hello = ssl.MemoryBIO()
+    hello.write(changed)
+    with pytest.raises(ssl.SSLError):
+        server.wrap_bio(hello, ssl.MemoryBIO(), server_side=True).do_handshake()
+    assert "a TLS client asked for b'\\xff\\xfeaa.example.com'" in stream.getvalue()
+    assert capsys.readouterr().err == ""

@@ -197,6 +197,19 @@ async def test_who_is_in_the_backlog_is_taken_in(site: Any, start: Any) -> None:
         await stream.aclose()
 
 
+async def test_plain_http_on_an_https_listener_is_told(site: Any, start: Any) -> None:
+    site.write(site.listener().replace("[[routes]]", 'protocol = "https"\n[[routes]]'))
+    await start()
+    stream = await site.connect()
+    await stream.send_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+    with trio.fail_after(5):
+        answer = await stream.receive_some()
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    (record,) = site.runtime.proxy.records.latest()
+    assert (record.status, record.error_kind) == (400, "invalid_request")
+    await stream.aclose()
+
+
 async def test_certificates_change_in_place(site: Any, start: Any, tmp_path: Path) -> None:
     def certify(name: str) -> bytes:
         pem = self_signed(name, datetime.now(UTC)).pem

@@ -440,4 +440,4 @@ def test_listeners_can_fail_to_read_a_certificate(tmp_path: Any) -> None:
     (tmp_path / "c.pem").write_text("no PEM")  # it was one when the file was loaded
     serve: Callable[..., Any] = lambda *_: None  # noqa: E731 -- never called
     with pytest.raises(CommandError, match=r"c\.pem .*not a usable certificate"):
-        Listeners(serve).contexts(config)
+        Listeners(serve, serve).contexts(config)
