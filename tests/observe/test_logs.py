@@ -113,6 +113,7 @@ def test_what_cannot_be_raised_is_a_line(capsys: pytest.CaptureFixture[str]) -> 
 
 def test_a_host_beyond_ascii_is_no_error(capsys: pytest.CaptureFixture[str]) -> None:
     stream = written("text", "debug")
+    logs.catch_unraisable()
     server, client = (
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER),
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
