@@ -24,7 +24,7 @@ lint: $(READY) #? ruff and mypy --strict
 	$(BIN)/mypy
 
 unit: $(READY) #? the tests alone, but for those that need a browser (see below)
-	$(BIN)/python -m pytest --ignore=tests/browser
+	$(BIN)/python -m pytest --ignore=tests/browser --numprocesses 2 --dist loadfile
 
 test: lint unit #? what CI runs: lint, types, tests
 

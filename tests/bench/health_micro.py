@@ -18,6 +18,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
+from tests.ports import free_port
+
 PROMISE: Final = 0.20
 PATHS: Final = 2_000
 TARGETS_PER_ROUTE: Final = 100
@@ -50,13 +52,6 @@ def start_origin(stack: ExitStack) -> int:
     port: int = listening.getsockname()[1]
     listening.close()
     return port
-
-
-def free_port() -> int:
-    """A port that was free a moment ago."""
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        port: int = sock.getsockname()[1]
-        return port
 
 
 def config(origin_port: int, *, agent: bool, checks: bool) -> str:

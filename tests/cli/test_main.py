@@ -61,7 +61,7 @@ def test_help_has_an_example_that_could_be_run(path: tuple[str, ...], run: Any) 
     assert {word for word in words[start:] if word.startswith("--")} <= known
 
 
-@pytest.mark.parametrize("group", GROUPS, ids=" ".join)
+@pytest.mark.parametrize("group", sorted(GROUPS), ids=" ".join)
 def test_help_of_groups(group: tuple[str, ...], run: Any) -> None:
     assert "Example: p2pstream" in run(*group, "--help").out
 

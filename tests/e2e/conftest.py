@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.client
 import json
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -15,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.ports import free_port
 
 # Nothing here takes a second; what has not happened after this long will not.
 PATIENCE_SECONDS = 30.0
@@ -31,14 +32,6 @@ def wait_until(what: str, condition: Callable[[], object]) -> None:
             pass
         pause.wait(0.02)
     raise AssertionError(f"{what}: not within {PATIENCE_SECONDS:g} s")
-
-
-def free_port() -> int:
-    """A port that was free a moment ago."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
 
 
 class Program:

@@ -40,12 +40,12 @@ from tests.e2e.stage import (
     Load,
     Program,
     StageError,
-    free_port,
     run,
     served,
     shares,
     status,
 )
+from tests.ports import free_port
 
 ROOT: Final = Path(__file__).parents[2]
 WORK: Final = ROOT / ".cache" / "scenario"

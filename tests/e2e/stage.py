@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.client
 import json
 import signal
-import socket
 import ssl
 import subprocess
 import sys
@@ -29,14 +28,6 @@ _CLIENT_PATIENCE_SECONDS: Final = 30.0
 
 class StageError(Exception):
     """The scenario cannot go on, or did not come out as promised."""
-
-
-def free_port() -> int:
-    """A port that was free a moment ago."""
-    with socket.socket() as sock:
-        sock.bind((HOST, 0))
-        port: int = sock.getsockname()[1]
-        return port
 
 
 class Program:

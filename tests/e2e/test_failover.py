@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.e2e.stage import free_port
+from tests.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 # The scenario takes 40 s on a machine that has other work to do.

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -21,6 +20,7 @@ import trio
 
 from p2pstream.agents.credentials import Token, new_secret
 from p2pstream.net.ca import Authority
+from tests.ports import free_ports
 
 Start = Callable[..., Awaitable[trio.Process]]
 PROGRAM = (sys.executable, "-m", "p2pstream")
@@ -52,15 +52,6 @@ url = "http://127.0.0.1:{origin}"
 transport = "agent"
 agent_selector.match_labels = {{ site = "go" }}
 """
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that nobody uses at this moment; bound together, so no two are the same."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [sock.getsockname()[1] for sock in sockets]
-    for sock in sockets:
-        sock.close()
-    return ports
 
 
 async def connect(port: int, seconds: float = 10) -> trio.SocketStream:

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Final
 
 from p2pstream.manage.enrol import Enrolled, create
-from tests.e2e.stage import HOST, Program, free_port
+from tests.e2e.stage import HOST, Program
+from tests.ports import free_port
 
 # Nothing that is waited for takes a second on an idle machine.
 PATIENCE_SECONDS: Final = 30.0

@@ -17,7 +17,8 @@ from typing import Final
 import pytest
 
 from p2pstream.net.ca import Authority
-from tests.network.site import HOST, Running, Site, free_port
+from tests.network.site import HOST, Running, Site
+from tests.ports import free_port
 
 PACKAGED: Final = Path(__file__).parents[2] / "packaging" / "nginx-in-front.conf"
 MAIN: Final = """

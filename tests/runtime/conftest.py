@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -12,20 +11,9 @@ import trio
 
 from p2pstream.manage.checked import load_checked
 from p2pstream.runtime.process import Runtime, prepare_state_dir
+from tests.ports import free_ports
 
 PATIENCE_SECONDS = 10.0
-
-
-@contextmanager
-def free_ports(count: int) -> Iterator[list[int]]:
-    """Ports that were free a moment ago."""
-    socks = [socket.socket() for _ in range(count)]
-    for sock in socks:
-        sock.bind(("127.0.0.1", 0))
-    ports = [sock.getsockname()[1] for sock in socks]
-    for sock in socks:
-        sock.close()
-    yield ports
 
 
 class Site:
@@ -33,8 +21,7 @@ class Site:
 
     def __init__(self, folder: Path) -> None:
         self.file = folder / "p2pstream.toml"
-        with free_ports(4) as ports:
-            self.management, self.port, self.other, self.third = ports
+        self.management, self.port, self.other, self.third = free_ports(4)
         self.runtime: Runtime
         self.clients: list[trio.SocketStream] = []
 

@@ -22,10 +22,11 @@ from typing import Final
 
 import trio
 
+from tests.ports import free_port
 from tests.soak.ending_kinds import KINDS, SHAKY, WAYS, End, Kind, Lost
 from tests.soak.ending_origin import Origin, Relay
 from tests.soak.ending_site import EndingSite, config
-from tests.soak.site import free_port, raise_descriptor_limit
+from tests.soak.site import raise_descriptor_limit
 
 SETTLE_SECONDS: Final = 20.0
 

@@ -15,7 +15,8 @@ from p2pstream.agents.credentials import new_secret
 from p2pstream.config.scalars import TokenHash
 from p2pstream.manage.checked import load_checked
 from p2pstream.manage.enrol import issue_token
-from tests.soak.site import Site, free_port
+from tests.ports import free_port
+from tests.soak.site import Site
 
 # A thousand agents take ten seconds of CPU to come, of a machine that may have other work.
 _PATIENCE_SECONDS: Final = 240.0

@@ -32,9 +32,10 @@ from p2pstream.agents.allow import Allow
 from p2pstream.agents.bootstrap import servers_of
 from p2pstream.agents.credentials import Token
 from p2pstream.agents.remote import RemoteAgent
+from tests.ports import free_port
 from tests.soak.history_server import FLUSH_SECONDS
 from tests.soak.load import Client
-from tests.soak.site import Site, free_port, wait_until
+from tests.soak.site import Site, wait_until
 
 # A record is made after its answer was sent, and the client's clock is read after that.
 _RECORDED_SECONDS = 0.1

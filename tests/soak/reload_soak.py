@@ -21,8 +21,9 @@ import trio
 
 from p2pstream.net.ca import self_signed
 from p2pstream.observe.records import RING_SIZE
+from tests.ports import free_port
 from tests.soak.load import Client, Held, Rate
-from tests.soak.site import Site, free_port, raise_descriptor_limit
+from tests.soak.site import Site, raise_descriptor_limit
 
 
 def main() -> int:

@@ -21,8 +21,9 @@ from pathlib import Path
 import trio
 from attrs import frozen
 
+from tests.ports import free_port
 from tests.soak.load import Rate
-from tests.soak.site import Site, free_port
+from tests.soak.site import Site
 
 RELOAD_SECONDS = 1.0
 STALL_MILLIS = 50

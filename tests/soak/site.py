@@ -7,7 +7,6 @@ import json
 import re
 import resource
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -24,14 +23,6 @@ def raise_descriptor_limit() -> None:
     """A thousand connections are two thousand descriptors in the proxy, and children inherit."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-
-
-def free_port() -> int:
-    """A port that was free a moment ago."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
 
 
 def wait_until(what: str, condition: Callable[[], object]) -> None:

@@ -30,8 +30,9 @@ from statistics import median
 
 import trio
 
+from tests.ports import free_port
 from tests.soak.load import Client, Rate
-from tests.soak.site import Site, free_port, raise_descriptor_limit
+from tests.soak.site import Site, raise_descriptor_limit
 
 CPU_RATIO = 1.5
 LATENCY_RATIO = 2.0

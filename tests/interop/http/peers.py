@@ -23,6 +23,7 @@ from typing import Final
 import pytest
 
 from p2pstream.net.ca import self_signed
+from tests.ports import free_port
 
 HERE: Final = Path(__file__).parent
 CACHE: Final = HERE.parents[2] / ".cache" / "interop"
@@ -71,14 +72,6 @@ def build_go_origin() -> Path:
     if done.returncode:
         raise Missing(f"the Go origin does not build: {done.stderr[-500:]}")
     return made
-
-
-def free_port() -> int:
-    """A port that was free a moment ago."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
 
 
 def wait_until(what: str, condition: Callable[[], object]) -> None:

@@ -198,7 +198,7 @@ def test_an_upload_that_is_refused_while_it_comes(nginx: Site, way: str) -> None
     for _ in range(3):
         with nginx.connect() as client:
             client.send(
-                f"POST /small-only HTTP/1.1\r\nHost: nginx.{way}.test\r\n"
+                f"POST /small-only HTTP/1.1\r\nHost: nginx.{way}.test\r\nConnection: close\r\n"
                 f"Content-Length: {4 * MEGABYTE}\r\n\r\n".encode()
             )
             try:
