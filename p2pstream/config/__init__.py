@@ -6,6 +6,7 @@
 | `model` | the frozen classes; field names are TOML keys; defaults stand there |
 | `kinds`, `fields` | what every key may hold and what it is for: one table per class |
 | `document`, `locate`, `disk` | the text of all files, merged; on which line a key stands |
+| `unchanged` | which routes a reload need not read again |
 | `pem` | whether the certificates, keys and CAs that it names will do |
 | `read` | TOML values -> parsed values, by the tables of `fields` |
 | `load` | the way in: `load(path)`, `load_with_warnings(path)`, `load_text(text)` |

@@ -23,6 +23,7 @@ from p2pstream.config.declared import Declared
 from p2pstream.config.document import Document, Key, Place, gather, gather_text
 from p2pstream.config.finding import Finding
 from p2pstream.config.read import Reader
+from p2pstream.config.unchanged import Unchanged
 from p2pstream.errors import ConfigError
 
 
@@ -32,7 +33,7 @@ class Loaded:
 
     `warnings`: what is allowed but probably not meant, worded like faults. `files`: those that were
     read as TOML. `digests`: SHA-256 of the certificates, keys and CAs that it names. `declared`:
-    where its objects stand, once the text is gone.
+    where its objects stand, once the text is gone. `route_digests`: for `Unchanged`.
     """
 
     config: model.Config
@@ -42,6 +43,7 @@ class Loaded:
     _document: Document = field(repr=False, eq=False)
     _references: Mapping[Key, Mapping[str, str]] = field(factory=dict, repr=False, eq=False)
     declared: Declared = field(factory=Declared, repr=False, eq=False)
+    route_digests: Mapping[str, bytes] = field(factory=dict, repr=False, eq=False)
 
     def where(self, *key: str | int) -> str:
         """`file:line: expectations[#1]`, for what others find at a key path later on."""
@@ -68,9 +70,17 @@ def load(path: Path) -> model.Config:
     return load_with_warnings(path).config
 
 
-def load_with_warnings(path: Path, environ: Mapping[str, str] = os.environ) -> Loaded:
-    """Do what `load` does, and tell what is allowed but probably not meant."""
-    return _loaded(gather(path), environ)
+def load_with_warnings(
+    path: Path, environ: Mapping[str, str] = os.environ, before: Loaded | None = None
+) -> Loaded:
+    """Do what `load` does, and tell what is allowed but probably not meant.
+
+    `before`: what was loaded earlier, of which what did not change is taken over.
+    """
+    unchanged = (
+        Unchanged() if before is None else Unchanged.of(before.config.routes, before.route_digests)
+    )
+    return _loaded(gather(path), environ, unchanged)
 
 
 def load_text(
@@ -93,8 +103,10 @@ def load_text_with_warnings(
     return _loaded(gather_text(text, name, (directory or Path()).absolute()), environ)
 
 
-def _loaded(document: Document, environ: Mapping[str, str]) -> Loaded:
-    reader = Reader(document, environ)
+def _loaded(
+    document: Document, environ: Mapping[str, str], unchanged: Unchanged | None = None
+) -> Loaded:
+    reader = Reader(document, environ, unchanged=unchanged or Unchanged())
     config = reader.config()
     findings = [] if document.lost else _kept(check(config), reader.doubtful)
     lines = [
@@ -111,6 +123,7 @@ def _loaded(document: Document, environ: Mapping[str, str]) -> Loaded:
         digests=reader.digests,
         document=document,
         references=reader.references,
+        route_digests=reader.route_digests,
         files=tuple(source.directory / Path(source.name).name for source in document.sources),
     )
 

@@ -261,7 +261,9 @@ def _by_id(values: Iterable[T]) -> dict[str, T]:
 
 def _adopted(old: Iterable[T], new: Iterable[T]) -> tuple[T, ...]:
     known = _by_id(old)
-    return tuple(before if (before := known.get(one.id)) == one else one for one in new)
+    return tuple(
+        one if (before := known.get(one.id)) is one or before != one else before for one in new
+    )
 
 
 def _targets(config: Config) -> dict[str, Target]:

@@ -9,6 +9,7 @@ Rule 3  No fault repeats a value whose kind is `secret`.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +32,11 @@ from p2pstream.config.kinds import (
     Tables,
     Text,
 )
-from p2pstream.config.model import Agent, Certificate, Config, Management, Server, Target
+from p2pstream.config.model import Agent, Certificate, Config, Management, Route, Server, Target
 from p2pstream.config.pem import PemFiles
 from p2pstream.config.scalars import HostPattern, Origin, TokenHash
 from p2pstream.config.secret import Secret
+from p2pstream.config.unchanged import Unchanged, digest_of, stands_alone
 from p2pstream.config.wording import a_type, got, listed, nearest, suggestion
 
 # Left out: the value was at fault and is reported.
@@ -64,7 +66,8 @@ class Reader:
     `faults` are key paths and texts, in the order they were found; `doubtful` are their keys, and
     the keys that were probably meant by misspelled ones. `digests` are of the files that the
     configuration names without holding what they say: certificates, keys, CAs. `references` are the
-    tables that stand for a secret. `pem` has looked into certificates.
+    tables that stand for a secret. `pem` has looked into certificates. `unchanged` is what need not
+    be read again, and `route_digests`, by route id, is what the next reader can know that by.
     """
 
     document: Document
@@ -74,6 +77,8 @@ class Reader:
     digests: dict[Path, bytes] = field(factory=dict)
     references: dict[Key, Mapping[str, str]] = field(factory=dict)
     pem: PemFiles = field(factory=PemFiles)
+    unchanged: Unchanged = field(factory=Unchanged)
+    route_digests: dict[str, bytes] = field(factory=dict)
 
     def fault(self, key: Key, text: str) -> Any:
         """Keep a fault; returns the mark of a value that was left out."""
@@ -309,7 +314,18 @@ class Reader:
         if not isinstance(raw, list):
             name = ".".join(part for part in key if isinstance(part, str))
             return self.fault(key, f"must be an array of tables: write [[{name}]]")
-        return tuple(self._table_of(kind.model, one, (*key, n)) for n, one in enumerate(raw))
+        read = self._route if kind.model is Route else partial(self._table_of, kind.model)
+        return tuple(read(one, (*key, n)) for n, one in enumerate(raw))
+
+    def _route(self, raw: Any, key: Key) -> Any:
+        digest = digest_of(raw)
+        if digest is not None and (route := self.unchanged.routes.get(digest)) is not None:
+            self.route_digests[route.id] = digest
+            return route
+        route = self._table_of(Route, raw, key)
+        if digest is not None and stands_alone(raw):
+            self.route_digests[route.id] = digest
+        return route
 
 
 _Read = Callable[[Reader, Any, Any, Key], Any]

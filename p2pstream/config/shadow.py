@@ -26,9 +26,10 @@ def shadowed(routes: tuple[Route, ...]) -> Iterator[Finding]:
     enabled = [number for number, route in enumerate(routes) if route.enabled]
     enabled.sort(key=lambda number: match_order(routes[number]))
     taken: dict[tuple[str, str], dict[bytes, int]] = {}
+    wildcards = any(route.host_pattern and route.host_pattern.wildcard for route in routes)
     for number in enabled:
         route = routes[number]
-        first = _taker(route, taken)
+        first = _taker(route, taken, wildcards)
         if first is not None:
             other = routes[first]
             at = ("routes", number)
@@ -43,9 +44,9 @@ def shadowed(routes: tuple[Route, ...]) -> Iterator[Finding]:
             paths.setdefault(_path(route.path_prefix), number)
 
 
-def _taker(route: Route, taken: Taken) -> int | None:
-    """A route that takes all that this one would."""
-    spots = ((route.listener_id, host) for host in _covering_hosts(route.host_pattern))
+def _taker(route: Route, taken: Taken, wildcards: bool) -> int | None:
+    """A route that takes all that this one would; `wildcards`: some route has a `*.` pattern."""
+    spots = ((route.listener_id, host) for host in _covering_hosts(route.host_pattern, wildcards))
     rivals = [taken[spot] for spot in spots if spot in taken]
     if not rivals:
         return None
@@ -70,9 +71,11 @@ def _path(prefix: str | None) -> bytes:
     return unquote_to_bytes(kept)
 
 
-def _covering_hosts(pattern: HostPattern | None) -> list[str]:
+def _covering_hosts(pattern: HostPattern | None, wildcards: bool) -> list[str]:
     if pattern is None:
         return [_ANY_HOST]
+    if not wildcards:
+        return [_ANY_HOST, pattern.text]
     labels = pattern.host.split(".") if ":" not in pattern.host else [pattern.host]
     start = 0 if pattern.wildcard else 1
     suffixes = [f"*.{'.'.join(labels[cut:])}" for cut in range(start, len(labels))]

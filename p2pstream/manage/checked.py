@@ -9,9 +9,12 @@ from p2pstream.errors import ConfigError
 from p2pstream.policy.expect import check_expectations
 
 
-def load_checked(config_file: Path) -> Loaded:
-    """Load a file, and hold it to its own expectations. Error: `ConfigError`."""
-    loaded = load_with_warnings(config_file)
+def load_checked(config_file: Path, before: Loaded | None = None) -> Loaded:
+    """Load a file, and hold it to its own expectations. Error: `ConfigError`.
+
+    `before`: see `load_with_warnings`.
+    """
+    loaded = load_with_warnings(config_file, before=before)
     failed = failed_expectations(loaded)
     if failed:
         raise ConfigError(failed)

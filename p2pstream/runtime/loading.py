@@ -41,6 +41,8 @@ from p2pstream.manage.checked import load_checked
 # system or a pipe that nobody writes to.
 LIMIT_SECONDS: Final = 60.0
 _READ_SIZE: Final = 1 << 20
+# Requests go first where there are fewer processors than work: a third of a busy one is enough.
+_NICE: Final = 5
 # Descriptors of the child: standard ones below it, none above.
 _PIPE: Final = 3
 # What a configuration has by id.
@@ -70,7 +72,7 @@ def without_text(loaded: Loaded) -> Loaded:
 
 def read(config_file: Path, old: Loaded) -> Read:
     """Load and compare with what runs, here and now. Error: `ConfigError`."""
-    loaded = load_checked(config_file)
+    loaded = load_checked(config_file, old)
     config = adopt(old.config, loaded.config)
     changes = plan(old.config, config, loaded.renewed_since(old))
     return Read(evolve(without_text(loaded), config=config), changes)
@@ -145,6 +147,7 @@ def _fork(sending: int, config_file: Path, old: Loaded) -> int:
 def _be_alone(sending: int) -> None:
     """Keep nothing open that the parent may want to close, and leave its signals to it."""
     gc.disable()
+    os.nice(_NICE)
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     for number in (signal.SIGTERM, signal.SIGINT):
