@@ -57,7 +57,7 @@ _BURST: Final = 100
 _BURST_SECONDS: Final = 10.0
 # Of a full agent the log tells so often at most: requests may meet it hundreds of times a second.
 _TELL_SECONDS: Final = 60.0
-# What `attach` pings with; keepalive counts from one.
+# What `attach` pings with; the keepalive never draws it (`keepalive._any_value`).
 _PROOF_PING: Final = 0xFFFF_FFFF
 
 OnAgent = Callable[[str], object]

@@ -4,7 +4,7 @@ Rules:
 
 1. A connection costs one task and nothing else.
 2. The bulkhead is `_serve_one`: whatever a handler raises ends its own connection, is logged and
-   counted. (The other bulkhead is around probes.)
+   counted. (The others are around a probe, and around an agent's session with one server.)
 3. Past `max_connections` accepting waits, and so it does while the system has no descriptor or
    memory to give; the kernel's backlog holds who comes meanwhile. Public clients never get the
    last descriptors (`PUBLIC_SHARE`): without one for its connection to an origin a request fails,
