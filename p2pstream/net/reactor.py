@@ -8,7 +8,8 @@ makes a client that leaves cost nothing to notice.
 Rules:
 
 1. Edge-triggered means: wait only after `BlockingIOError`, or after a read shorter than asked
-   with no hang-up seen (epoll(7), questions 9 and 10). `TcpStream` keeps this with `ready`.
+   with no hang-up seen (epoll(7), questions 9 and 10). `TcpStream` keeps this with `ready` and
+   `emptied`.
 2. One task waits for reading and one for writing; a second is a bug and is refused.
 3. A deadline is a number in a slot (`Waits.deadline`). A sweep every `SWEEP_SECONDS` fails the
    waits that are past theirs: never early, late by two sweeps at most. `stall_seconds` limits
@@ -59,6 +60,7 @@ class Waits:
         "_writer",
         "deadline",
         "doomed",
+        "emptied",
         "hung_up",
         "read_deadline",
         "ready",
@@ -83,6 +85,8 @@ class Waits:
         """What `doom` was given."""
         self.ready = False
         """Something arrived since the last read that found nothing more."""
+        self.emptied = False
+        """The last read took a little, which was all, and nothing has come since, nor the end."""
         self.hung_up = False
         """The peer closed or reset its sending direction (it may still receive)."""
         self.was_reset = False
@@ -123,6 +127,7 @@ class Waits:
 
     def wake_read(self) -> None:
         """Let the reading task go on; without one, remember that there is something."""
+        self.emptied = False
         task = self._reader
         if task is None:
             self.ready = True
@@ -230,23 +235,24 @@ class Reactor:
         lookup = self._by_fd.get
         fd = self._epoll.fileno()
         while True:
-            events = poll(0, _BATCH)
-            if not events:
-                await trio.lowlevel.wait_readable(fd)
-                self.now = trio.current_time()
-                continue
-            for socket_fd, event in events:
-                waits = lookup(socket_fd)
-                if waits is None:  # closed by a task woken earlier in this batch
-                    continue
-                if event & _GONE:
-                    waits.was_reset = bool(event & _ERR)
-                    waits.peer_hung_up()
-                if event & _READ_EVENTS:
-                    waits.wake_read()
-                if event & _WRITE_EVENTS:
-                    waits.wake_write()
-            await trio.lowlevel.checkpoint()
+            await trio.lowlevel.wait_readable(fd)
+            self.now = trio.current_time()
+            while True:
+                events = poll(0, _BATCH)
+                for socket_fd, event in events:
+                    waits = lookup(socket_fd)
+                    if waits is None:  # closed by a task woken earlier in this batch
+                        continue
+                    if event & _GONE:
+                        waits.was_reset = bool(event & _ERR)
+                        waits.peer_hung_up()
+                    if event & _READ_EVENTS:
+                        waits.wake_read()
+                    if event & _WRITE_EVENTS:
+                        waits.wake_write()
+                if len(events) <= 1:  # little goes on: to wait for more costs less than to look
+                    break
+                await trio.lowlevel.checkpoint()
 
     async def sweep_forever(self) -> None:
         """Fail the waits that are past their deadline."""

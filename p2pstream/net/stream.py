@@ -26,6 +26,9 @@ from p2pstream.net.reactor import Waits, broken, current_reactor
 # Calls without waiting before other tasks get their turn. At 64 KiB a call this is a megabyte,
 # about a millisecond.
 _TURNS: Final = 16
+# After a read of less than this that left nothing, more is not likely to be there at once: waiting
+# first saves a call that fails. Of a body that streams, the next piece often is.
+_TRICKLE: Final = 4096
 
 Bytes = bytes | bytearray | memoryview
 
@@ -127,6 +130,9 @@ class TcpStream(Stream):
             self._turns = _TURNS
             await trio.lowlevel.checkpoint()
         waits = self._waits
+        if waits.emptied:
+            self._turns = _TURNS
+            await waits.wait_read()
         try:
             while True:
                 try:
@@ -139,6 +145,7 @@ class TcpStream(Stream):
         except OSError as error:
             raise broken(error) from error
         waits.ready = len(data) == max_bytes
+        waits.emptied = len(data) < _TRICKLE and not (waits.ready or waits.hung_up)
         return data
 
     async def receive_later(self, max_bytes: int) -> bytes:

@@ -71,7 +71,37 @@ async def test_waiting_first_saves_the_call_that_would_find_nothing(pair: Pair) 
         nursery.start_soon(stream.receive, 10)
         await trio.testing.wait_all_tasks_blocked()
         far.send(b"x")
+    assert counting.take() == ["recv"]  # a peer that trickles
+
+
+async def test_a_large_piece_is_often_followed_by_another_at_once(pair: Pair) -> None:
+    stream, far, counting = pair
+    far.send(bytes(5000))
+    assert len(await stream.receive(65_536)) == 5000
+    counting.take()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(stream.receive, 65_536)
+        await trio.testing.wait_all_tasks_blocked()
+        far.send(b"x")
     assert counting.take() == ["recv in vain", "recv"]
+
+
+async def test_the_end_that_came_with_the_last_bytes_is_not_waited_for(pair: Pair) -> None:
+    """Both made one event, and none follows."""
+    stream, far, _ = pair
+
+    async def read() -> None:
+        while data := await stream.receive(100):
+            received.append(data)
+
+    received: list[bytes] = []
+    with trio.fail_after(5):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(read)
+            await trio.testing.wait_all_tasks_blocked()
+            far.send(b"x")
+            far.close()
+    assert received == [b"x"]
 
 
 async def test_what_fits_leaves_in_one_call(pair: Pair) -> None:

@@ -9,9 +9,10 @@ the origin, so that what they cost the machine is there both times; CPU time of 
 latencies of the ordinary clients are compared within each round. Then a thousand clients come to a
 listener that takes a hundred, all at once.
 
-Prints one JSON object; the exit code says whether the server spent less than `CPU_RATIO` times the
-CPU, ordinary clients waited less than `LATENCY_RATIO` times as long (99th percentile), a slow
-client cost less than `MEMORY_BYTES`, and everyone beyond the hundred got their turn.
+Prints one JSON object; the exit code says whether a slow client's byte cost the server less than
+`BYTE_SHARE` of an ordinary request, ordinary clients waited less than `LATENCY_RATIO` times as long
+(99th percentile), a slow client cost less than `MEMORY_BYTES`, and everyone beyond the hundred got
+their turn.
 """
 
 from __future__ import annotations
@@ -34,7 +35,9 @@ from tests.ports import free_port
 from tests.soak.load import Client, Rate
 from tests.soak.site import Site, raise_descriptor_limit
 
-CPU_RATIO = 1.5
+# A byte that comes alone costs a wake-up, whoever forwards it; what must not be is that it costs
+# like a request. Go's ReverseProxy took 0.19 of one of its own, nothing but the wake-up.
+BYTE_SHARE = 0.2
 LATENCY_RATIO = 2.0
 # Below this, latencies are those of a scheduler with five processes on a few cores.
 LATENCY_FLOOR_SECONDS = 0.020
@@ -123,10 +126,13 @@ class Pace:
                 else:
                     self.on.set()
 
-    async def step(self) -> None:
-        """Wait a second, and as long as it is off."""
+    async def step(self, phase: float) -> None:
+        """Until the clock's next whole second and `phase`, and as long as it is off.
+
+        By the clock, so that a pause does not leave a thousand clients in step for ever.
+        """
         await self.on.wait()
-        await trio.sleep(1)
+        await trio.sleep(1 - (trio.current_time() - phase) % 1)
 
 
 async def be_slow(port: int, count: int) -> None:
@@ -158,13 +164,11 @@ async def slow_client(
     if kind == "reader":
         await stream.receive_some(100)
     task_status.started()
-    await pace.on.wait()
-    await trio.sleep(phase)
     pieces = cycle(
         {"head": b"X: y\r\n", "body": b"x", "chunks": b"1\r\nx\r\n", "reader": b" "}[kind]
     )
     while True:
-        await pace.step()
+        await pace.step(phase)
         if kind == "reader":
             await stream.receive_some(1)
         else:
@@ -321,7 +325,6 @@ def report(
     waited: dict[str, int],
 ) -> dict[str, object]:
     """What was seen, and whether it is what was promised."""
-    cpu = median(one["cpu_through"] / one["cpu_past"] for one in rounds)
     latency = median(
         max(one["p99_through"], LATENCY_FLOOR_SECONDS) / max(one["p99_past"], LATENCY_FLOOR_SECONDS)
         for one in rounds
@@ -329,13 +332,14 @@ def report(
     per_byte = median(one["cpu_through"] - one["cpu_past"] for one in rounds) / options.slow
     per_request = median(one["cpu_past"] for one in rounds) / options.rate
     return {
-        "held": cpu < CPU_RATIO
+        "held": per_byte < BYTE_SHARE * per_request
         and latency < LATENCY_RATIO
         and each < MEMORY_BYTES
         and waited["answered"] == waited["came"]
         and waited["at_once"] <= 100,
         "slow_clients": options.slow,
-        "cpu_ratio": round(cpu, 2),
+        "byte_share": round(per_byte / per_request, 2),
+        "cores_for_all_of_them": round(per_byte * options.slow, 3),
         "p99_ratio": round(latency, 2),
         "cpu_micros": {
             "of_a_slow_byte": round(per_byte * 1e6, 1),
