@@ -109,17 +109,16 @@ async def connect(address: str, port: int, deadline: float) -> TcpStream:
     """
     where = Endpoint(address, port)
     try:
-        sock, pending = _start(address, port)
+        stream, pending = _start(address, port)
     except OSError as error:
         raise ConnectFailed(f"{where}: {error.strerror or error}") from error
-    stream = TcpStream(sock)
     if not pending:
         return stream
     waits = stream.waits
     waits.deadline = deadline
     try:
         await waits.wait_write()
-        code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        code = stream.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if code:
             raise ConnectFailed(f"{where}: {os.strerror(code)}")
     except DeadlineExpired as error:
@@ -132,22 +131,19 @@ async def connect(address: str, port: int, deadline: float) -> TcpStream:
     return stream
 
 
-def _start(address: str, port: int) -> tuple[socket.socket, bool]:
-    """Begin to connect; the second value says whether it is still under way."""
+def _start(address: str, port: int) -> tuple[TcpStream, bool]:
+    """Begin to connect; the second value says whether it is still under way. Errors: `OSError`."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
         prepare_socket(sock)
         code = sock.connect_ex((address, port))
+        if code not in (0, errno.EINPROGRESS):
+            raise OSError(code, os.strerror(code))
+        return TcpStream(sock), code != 0
     except BaseException:
         sock.close()
         raise
-    if code == 0:
-        return sock, False
-    if code == errno.EINPROGRESS:
-        return sock, True
-    sock.close()
-    raise OSError(code, os.strerror(code))
 
 
 async def connect_first(addresses: Sequence[str], port: int, deadline: float) -> TcpStream:

@@ -229,8 +229,9 @@ class Listening:
         await trio.sleep(_REST_SECONDS)
 
     async def _serve_one(self, sock: socket.socket, address: str) -> None:
-        stream = TcpStream(sock)
+        stream: TcpStream | None = None
         try:
+            stream = TcpStream(sock)  # may fail: the kernel limits how many sockets are watched
             await self.handler(stream, address)
         except StreamError as error:
             log.debug("%s: connection from %s ended: %s", self._name, address, error)
@@ -238,7 +239,7 @@ class Listening:
             self.crashed += 1
             log.exception("%s: connection from %s crashed", self._name, address)
         finally:
-            stream.close()
+            (stream or sock).close()
             self.active -= 1
             self._wake()
 

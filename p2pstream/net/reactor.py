@@ -18,6 +18,8 @@ Rules:
    cannot tell a half-close from a close, and work for a client that left is wasted. Who wants
    to know sets `Waits.watcher`, usually to the `doom` of the stream that the client's work waits
    on; upgraded connections, where a half-close means something, do not.
+5. A read stops at TCP's urgent mark, however much lies behind it, and rule 1 would wait for what
+   is there already. Nothing that we speak knows urgent data: who sends some is broken.
 """
 
 from __future__ import annotations
@@ -39,12 +41,14 @@ SWEEP_SECONDS: Final = 0.1
 _BATCH: Final = 256
 
 _IN: Final = 0x001
+_URGENT: Final = 0x002  # EPOLLPRI
 _OUT: Final = 0x004
 _ERR: Final = 0x008
 _GONE: Final = _ERR | 0x010 | 0x2000  # ... | EPOLLHUP | EPOLLRDHUP
+_UNUSUAL: Final = _GONE | _URGENT
 _READ_EVENTS: Final = _IN | _GONE
 _WRITE_EVENTS: Final = _OUT | _ERR | 0x010
-_INTEREST: Final = _IN | _OUT | 0x2000 | 0x80000000  # ... | EPOLLRDHUP | EPOLLET
+_INTEREST: Final = _IN | _URGENT | _OUT | 0x2000 | 0x80000000  # ... | EPOLLRDHUP | EPOLLET
 
 _current_task = trio.lowlevel.current_task
 _wait_task_rescheduled = trio.lowlevel.wait_task_rescheduled
@@ -200,10 +204,13 @@ class Reactor:
         """Trio time, at most a sweep old."""
 
     def add_socket(self, fd: int, waits: Waits) -> None:
-        """Watch a connected, non-blocking socket until `remove_socket`."""
+        """Watch a connected, non-blocking socket until `remove_socket`.
+
+        Errors: `OSError` when the system can watch no more (epoll(7), `max_user_watches`).
+        """
+        self._epoll.register(fd, _INTEREST)
         self._by_fd[fd] = waits
         self._swept.add(waits)
-        self._epoll.register(fd, _INTEREST)
 
     def remove_socket(self, fd: int, waits: Waits) -> None:
         """Forget a socket that is about to be closed; a task that waits on it is told."""
@@ -243,9 +250,12 @@ class Reactor:
                     waits = lookup(socket_fd)
                     if waits is None:  # closed by a task woken earlier in this batch
                         continue
-                    if event & _GONE:
-                        waits.was_reset = bool(event & _ERR)
-                        waits.peer_hung_up()
+                    if event & _UNUSUAL:
+                        if event & _URGENT:
+                            waits.doom(StreamBroken("it sent urgent data"))
+                        if event & _GONE:
+                            waits.was_reset = bool(event & _ERR)
+                            waits.peer_hung_up()
                     if event & _READ_EVENTS:
                         waits.wake_read()
                     if event & _WRITE_EVENTS:

@@ -12,10 +12,11 @@ import pytest
 import trio
 import trio.testing
 
-from p2pstream.errors import CommandError, StreamBroken
+from p2pstream.errors import CommandError, ConnectFailed, StreamBroken
 from p2pstream.net import listen
 from p2pstream.net.dial import dial_tcp
 from p2pstream.net.listen import Handler, Listening, bind
+from p2pstream.net.reactor import Reactor, Waits, current_reactor
 from p2pstream.net.stream import TcpStream
 
 
@@ -162,6 +163,28 @@ async def test_a_crash_ends_its_connection_only(caplog: pytest.LogCaptureFixture
         assert "connection from 127.0.0.1 crashed" in caplog.text
         other.close()
         stream.close()
+
+
+async def test_a_socket_that_cannot_be_watched_ends_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel limits how many sockets a user watches (epoll(7), `max_user_watches`)."""
+
+    class Full(Reactor):
+        def add_socket(self, fd: int, waits: Waits) -> None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    async with serving() as listening:
+        reactor = current_reactor()
+        streams = reactor.streams
+        with socket.create_connection(("127.0.0.1", listening.port)) as client:
+            client.setblocking(False)
+            monkeypatch.setattr(reactor, "__class__", Full)
+            with pytest.raises(ConnectFailed, match="No space left on device"):
+                await dial_tcp("127.0.0.1", listening.port, 5)
+            await wait_until(lambda: listening.crashed == 2)
+            monkeypatch.undo()
+            assert client.recv(1) == b""
+        assert (listening.active, reactor.streams) == (0, streams)
+        assert await call(listening.port) == b"hello"
 
 
 async def test_a_broken_stream_is_no_crash(caplog: pytest.LogCaptureFixture) -> None:

@@ -104,6 +104,21 @@ async def test_the_end_that_came_with_the_last_bytes_is_not_waited_for(pair: Pai
     assert received == [b"x"]
 
 
+@pytest.mark.parametrize("receive", ["receive", "receive_later"])
+async def test_urgent_data_breaks_a_stream_rather_than_stall_it(pair: Pair, receive: str) -> None:
+    """A read stops at its mark and looks as if it had taken all."""
+    stream, far, _ = pair
+    far.send(b"before")
+    far.send(b"!", socket.MSG_OOB)
+    far.send(b"behind")
+    await trio.testing.wait_all_tasks_blocked()
+    assert await stream.receive(1000) == b"before"
+    with trio.fail_after(5), pytest.raises(StreamBroken, match="urgent"):
+        await getattr(stream, receive)(1000)
+    await stream.send(b"what needs no wait")
+    assert far.recv(100) == b"what needs no wait"
+
+
 async def test_what_fits_leaves_in_one_call(pair: Pair) -> None:
     stream, _, counting = pair
     await stream.send(b"x" * 1000)
