@@ -261,3 +261,114 @@ async def test_session_tickets_are_no_noise() -> None:
         assert not near.is_quiet()
         assert await near.receive(100) == b"b"  # and nothing is lost by asking
         assert await near.receive(100) == b"ut this is"
+
+
+class Talk:
+    """Stands for OpenSSL among messages of its own: takes what it gets, and answers in kind."""
+
+    def __init__(self, stream: TlsStream, *, answers: bool) -> None:
+        self._stream = stream
+        self._answers = answers
+        self.got: list[int] = []
+
+    def read(self, _: int) -> bytes:
+        ciphertext = self._stream._incoming.read()
+        self.got.append(len(ciphertext))
+        if self._answers:
+            self._stream._outgoing.write(ciphertext)
+        raise ssl.SSLWantReadError
+
+    def pending(self) -> int:
+        return 0
+
+
+async def turns(into: list[int]) -> None:
+    """Count the turns that another task gets."""
+    while True:
+        into[0] += 1
+        await trio.lowlevel.checkpoint()
+
+
+async def test_records_of_a_byte_leave_others_their_turns() -> None:
+    """Each costs as much as a full one, and half a megabyte of them is half a second."""
+    near, far = narrow_pair()
+    count = 20_000
+    async with tls_over(near, far) as (tls_near, tls_far):
+        for _ in range(count):
+            tls_near.try_send(b"x")
+        others = [0]
+        received = 0
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(turns, others)
+            while received < count:
+                received += len(await tls_far.receive(65_536))
+            nursery.cancel_scope.cancel()
+    assert others[0] >= count / 1000
+
+
+async def test_messages_without_data_leave_others_their_turns(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """TLS 1.3's KeyUpdates cost more than anything: OpenSSL gets few of them at a time."""
+    near, far = narrow_pair()
+    async with tls_over(near, far) as (_, tls_far):
+        talk = Talk(tls_far, answers=False)
+        monkeypatch.setattr(tls_far, "_tls", talk)
+        others = [0]
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(turns, others)
+            far.arrived += bytes(500_000)
+            with trio.move_on_after(0.2):
+                await tls_far.receive(65_536)
+            nursery.cancel_scope.cancel()
+        monkeypatch.undo()
+    assert sum(talk.got) == 500_000
+    assert max(talk.got) < 20_000
+    assert others[0] >= len(talk.got)
+
+
+async def test_a_peer_that_takes_no_answers_gets_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each renegotiation is declined with a warning, which may not fill our memory."""
+    near, far = narrow_pair()
+    async with tls_over(near, far) as (_, tls_far):
+        monkeypatch.setattr(tls_far, "_tls", Talk(tls_far, answers=True))
+        far.takes = [0] * 10_000
+        far.arrived += bytes(5_000_000)
+        with trio.fail_after(5), pytest.raises(StreamBroken, match="takes no answers"):
+            await tls_far.receive(65_536)
+        assert tls_far._outgoing.pending < 300_000
+        monkeypatch.undo()
+
+
+def test_much_ciphertext_at_once_is_worked_through_in_whatever_sizes() -> None:
+    """Slices fall anywhere into records; the end may come before all of them are worked through."""
+
+    @settings(deadline=None, max_examples=30)
+    @given(
+        st.lists(st.sampled_from([1, 100, 1_400, 16_384, 60_000]), min_size=1, max_size=40),
+        st.sampled_from([1, 1000, 65_536, 1_000_000]),
+        st.booleans(),
+    )
+    def check(sizes: list[int], at_once: int, nowait: bool) -> None:
+        async def main() -> None:
+            near, far = narrow_pair()
+            async with tls_over(near, far) as (tls_near, tls_far):
+                sent = b""
+                for number, size in enumerate(sizes):
+                    data = bytes([number]) * size
+                    sent += data
+                    await tls_near.send(data)
+                await tls_near.send_eof()
+                received = bytearray()
+                while True:
+                    data = tls_far.receive_nowait(at_once) if nowait else None
+                    if data is None:
+                        data = await tls_far.receive_later(at_once)
+                    if not data:
+                        break
+                    received += data
+                assert received == sent
+
+        trio.run(main)
+
+    check()
