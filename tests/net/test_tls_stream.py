@@ -361,12 +361,12 @@ def test_much_ciphertext_at_once_is_worked_through_in_whatever_sizes() -> None:
                 await tls_near.send_eof()
                 received = bytearray()
                 while True:
-                    data = tls_far.receive_nowait(at_once) if nowait else None
-                    if data is None:
-                        data = await tls_far.receive_later(at_once)
-                    if not data:
+                    piece = tls_far.receive_nowait(at_once) if nowait else None
+                    if piece is None:
+                        piece = await tls_far.receive_later(at_once)
+                    if not piece:
                         break
-                    received += data
+                    received += piece
                 assert received == sent
 
         trio.run(main)
