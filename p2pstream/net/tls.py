@@ -117,12 +117,28 @@ def client_context(
         elif ca_pem is not None:
             context.load_verify_locations(cadata=ca_pem)
         else:
-            context.load_default_certs(ssl.Purpose.SERVER_AUTH)
+            _load_trust_store(context)
     except ssl.SSLError as error:
         raise CommandError(f"{ca_file or 'the CA certificate'}: no certificate in it") from error
     except OSError as error:
         raise CommandError(f"{ca_file}: {error.strerror}") from error
     return context
+
+
+def _load_trust_store(context: ssl.SSLContext) -> None:
+    """Trust whom the system trusts. OpenSSL keeps quiet of a file that it could not read, for want
+    of a descriptor too; the context, which is kept, would go on trusting nobody. Errors:
+    `CommandError`.
+    """
+    context.load_default_certs(ssl.Purpose.SERVER_AUTH)
+    file = ssl.get_default_verify_paths().cafile
+    if file is not None and not context.cert_store_stats()["x509"]:
+        try:
+            empty = not Path(file).read_bytes().strip()
+        except OSError as error:
+            raise CommandError(f"{file}: {error.strerror}") from error
+        if not empty:
+            raise CommandError(f"{file}: no certificate in it")
 
 
 class CertificateTable(Generic[C]):

@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+import os
+import resource
 import socket
 import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -227,3 +231,32 @@ async def test_sni_is_asked_at_the_handshake() -> None:
     assert await shown_to(client, server, "a.own.test") == "own.test"
     assert await shown_to(client, server, "other.test") == "fallback.test"
     assert await shown_to(client, server, "127.0.0.1") == "fallback.test"  # no SNI for addresses
+
+
+@contextmanager
+def no_descriptor_left() -> Iterator[None]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest = os.dup(0)
+    os.close(lowest)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_a_trust_store_that_could_not_be_read_is_not_an_empty_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Contexts are kept: one that trusts nobody would outlive the want of descriptors."""
+    file = tmp_path / "trusted.pem"
+    file.write_bytes(Authority.open(tmp_path / "ca", NOW).pem)
+    monkeypatch.setenv("SSL_CERT_FILE", str(file))
+    with no_descriptor_left(), pytest.raises(CommandError, match="Too many open files"):
+        client_context()
+    assert client_context().cert_store_stats()["x509"] == 1
+    file.write_bytes(b"nonsense")
+    with pytest.raises(CommandError, match="no certificate in it"):
+        client_context()
+    file.write_bytes(b"")  # in so many words: nobody
+    client_context()
