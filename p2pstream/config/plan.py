@@ -198,7 +198,7 @@ class _Comparison:
         found = [] if old is new else list(differences(old, new, without))
         if self.renewed:
             for name in _NAMING_FILES[type(new)]:
-                for path in _files(getattr(new, name)):
+                for path in dict.fromkeys(_files(getattr(new, name))):  # key and chain in one
                     if path in self.renewed and name not in without:
                         found.append(f"{name}: {path.name} was renewed")
         return tuple(found)

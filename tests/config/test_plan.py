@@ -194,6 +194,9 @@ def test_what_a_renewed_file_changes() -> None:
     assert renewed.listeners == Sockets(change=("web",))
     assert renewed.lines() == ["~ listener web stays open: certificates: a.pem was renewed"]
     assert plan(config, config, {Path("other.pem")}).is_empty
+    both = evolve(CERTIFICATE, key_file=CERTIFICATE.certificate_file)
+    config = evolve(CONFIG, listeners=(evolve(listener, certificates=(both,)),))
+    assert plan(config, config, {Path("a.pem")}).lines() == renewed.lines()
 
 
 TABLES = ("listeners", "agents", "routes", "templates")
