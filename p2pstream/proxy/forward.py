@@ -130,7 +130,7 @@ def _request(x: Exchange, plan: TargetPlan) -> tuple[bytes, bytes]:
     head = x.head
     fields = head.fields
     connection = x.connection
-    if fields.expect is not None and not head.minor_version:
+    if fields.expect is not None and not head.expects_continue:
         fields = _unexpecting(fields)
     # The block depends on the authority, which is in the fields, but for an absolute-form target.
     known = not head.absolute
@@ -159,7 +159,7 @@ def _request(x: Exchange, plan: TargetPlan) -> tuple[bytes, bytes]:
 
 
 def _unexpecting(fields: Fields) -> Fields:
-    """Without `Expect`, which is ignored in HTTP/1.0 (RFC 9110 §10.1.1)."""
+    """Without `Expect`, which means nothing in HTTP/1.0 or without a body (RFC 9110 §10.1.1)."""
     return attrs.evolve(fields, lines=[line for line in fields.lines if line[0] != b"expect"])
 
 
@@ -202,7 +202,7 @@ async def _with_upload(
 
     # The response may be late while the request still comes; but a client that waits to be told
     # to go on sends nothing until then.
-    if x.head.fields.expect is None or body.received:
+    if not x.head.expects_continue or body.received:
         waits.deadline = inf
     async with trio.open_nursery() as nursery:
         nursery.start_soon(upload)
@@ -212,7 +212,8 @@ async def _with_upload(
             faults.append(fault)
         nursery.cancel_scope.cancel()
     if faults:
-        raise faults[0]
+        del faults[1:]
+        raise faults.pop()  # so that it and this frame do not keep each other
     return reusable and sent
 
 

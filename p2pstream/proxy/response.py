@@ -61,13 +61,17 @@ class Stale(P2PStreamError):
 class _Response:
     """A final response's head (or a 101's), and the bytes that came behind it."""
 
-    __slots__ = ("block", "head", "rest")
+    __slots__ = ("block", "continued", "head", "rest")
 
-    def __init__(self, head: ResponseHead, block: bytes, rest: bytes) -> None:
+    def __init__(
+        self, head: ResponseHead, block: bytes, rest: bytes, continued: bool = False
+    ) -> None:
         self.head = head
         self.block = block
         """Status line and forwarded fields, ready to send."""
         self.rest = rest
+        self.continued = continued
+        """Whether a 100 came before it."""
 
 
 async def respond(x: Exchange, upstream: Upstream, upgrade: bytes) -> bool:
@@ -94,6 +98,10 @@ async def respond(x: Exchange, upstream: Upstream, upgrade: bytes) -> bool:
         over = await _relay(x, relay, response, framing)
     finally:
         x.bytes_out += relay.sent
+    if x.head.expects_continue and not response.continued:
+        # Its client may have sent the body unbidden. Who did not ask for it may think that it
+        # never comes, and would read it as the next request.
+        return False
     return head.keep_alive and framing is not Framing.UNTIL_CLOSE and not over
 
 
@@ -120,13 +128,15 @@ async def _read_response(x: Exchange, upstream: Upstream, upgrade: bytes) -> _Re
     if known and data.startswith(known) and _is_fresh(x, upstream):
         assert upstream.memo_head is not None
         return _Response(upstream.memo_head, upstream.memo_block, data[len(known) :])
+    continued = False
     for _ in range(_MAX_INTERIM):
         raw, data = await _read_head(x, upstream, data)
         head = _understand(raw)
         if head.status == 101 and not _is_asked_for(head.fields, upgrade):
             raise UpstreamInvalidResponse("101 for a protocol that was not asked for")
         if head.status >= 200 or head.status == 101:
-            return _Response(head, _block(x, upstream, raw, head), data)
+            return _Response(head, _block(x, upstream, raw, head), data, continued)
+        continued = continued or head.status == 100
         if x.body is not None and not x.body.complete:
             upstream.stream.waits.deadline = inf  # it is there: now the client's body is awaited
         # RFC 9110 §15.2: HTTP/1.0 has no interim responses.

@@ -74,6 +74,10 @@ REQUESTS = {
         "GET /x HTTP/1.1|Host: a|Max-Forwards: 10||",
         "GET /x HTTP/1.1|Host: {origin}|~Max-Forwards: 10||",
     ),
+    "Expect without a body": (
+        "GET / HTTP/1.1|Host: a|Expect: 100-continue||",
+        "GET / HTTP/1.1|Host: {origin}|~|",
+    ),
     "Expect in HTTP/1.0": (
         "POST / HTTP/1.0|Expect: 100-continue|Content-Length: 1||x",
         "POST / HTTP/1.1|Host: {origin}|~Content-Length: 1||x",
@@ -212,6 +216,37 @@ async def test_an_expectation_that_the_origin_refuses(lab: Lab) -> None:
     await upstream.rest()  # the body that it still expects will not come
     client.close()
     assert (await proxy.record()).error_kind is None
+
+
+@pytest.mark.parametrize("interim", ["", "HTTP/1.1 103 Early Hints\r\n\r\n"])
+async def test_a_body_that_the_origin_did_not_ask_for_may_be_its_next_request(
+    lab: Lab, interim: str
+) -> None:
+    """It was sent all the same: an origin that thinks it never comes would read it as a request."""
+    origin = await lab.origin()
+    proxy = lab.forward(origin)
+    client = await proxy.dial()
+    hidden = "GET /hidden HTTP/1.1\r\nHost: a\r\n\r\n"
+    await client.send(
+        "POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\n"
+        f"Content-Length: {len(hidden)}\r\n\r\n{hidden}"
+    )
+    upstream = await origin.accept()
+    await upstream.head()
+    await upstream.send(interim + "HTTP/1.1 401 No\r\nContent-Length: 0\r\n\r\n")
+    if interim:
+        await client.head()
+    answer = await client.response()
+    assert (answer.status, "connection" in answer.fields) == (401, False)
+    await upstream.expect(hidden)
+    await upstream.end()
+    assert (await proxy.record()).error_kind is None
+    assert proxy.idle == 0
+    await client.send(GET)  # ours knows where its body ended
+    fresh = await origin.accept()
+    await fresh.head()
+    await fresh.send(OK)
+    assert (await client.response()).status == 200
 
 
 @pytest.mark.parametrize("framing", ["Content-Length: 100000000", "Transfer-Encoding: chunked"])

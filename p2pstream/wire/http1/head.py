@@ -118,6 +118,14 @@ class RequestHead:
         return self.fields.chunked or bool(self.fields.content_length)
 
     @property
+    def expects_continue(self) -> bool:
+        """Whether the body may wait for a 100; without one, or in HTTP/1.0, `Expect` is nothing.
+
+        RFC 9110 §10.1.1. Any other expectation has been refused by then.
+        """
+        return self.fields.expect is not None and self.minor_version == 1 and self.has_body
+
+    @property
     def keep_alive(self) -> bool:
         """Whether the client wants the connection to go on (RFC 9112 §9.3)."""
         options = self.fields.connection
