@@ -12,7 +12,7 @@ A class says three things: whose fault it is, what to answer (a status and the s
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, TypeVar
 
 Whose = Literal["client", "origin", "agent", "operator", "nobody"]
 
@@ -21,6 +21,19 @@ class P2PStreamError(Exception):
     """The root. `exit_code` is what a command returns when nobody handles it."""
 
     exit_code: ClassVar[int] = 1
+
+
+_E = TypeVar("_E", bound=P2PStreamError)
+
+
+def bare(error: _E) -> _E:
+    """The error without traceback and cause, to be kept by what it came from.
+
+    Frames hold what was at work: a request, its connection, the bytes on their way. If one of
+    them holds the error as well, all of it stays until the collector comes, which is late.
+    """
+    error.__cause__ = error.__context__ = None
+    return error.with_traceback(None)
 
 
 # --- the ending of one request -------------------------------------------------------------

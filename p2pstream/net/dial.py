@@ -22,7 +22,7 @@ from typing import Final
 import trio
 from attrs import frozen
 
-from p2pstream.errors import ConnectFailed, ConnectTimeout, DeadlineExpired
+from p2pstream.errors import ConnectFailed, ConnectTimeout, DeadlineExpired, bare
 from p2pstream.net.stream import Stream, TcpStream, prepare_socket
 
 # RFC 8305 §5 "Connection Attempt Delay": 250 ms is its recommended value.
@@ -160,7 +160,7 @@ async def connect_first(addresses: Sequence[str], port: int, deadline: float) ->
         try:
             stream = await connect(address, port, deadline)
         except (ConnectFailed, ConnectTimeout) as failure:
-            failures[address] = failure
+            failures[address] = bare(failure)
             over.set()
         else:
             winners.append(stream)

@@ -103,7 +103,7 @@ class Waits:
         if self._reader is not None:
             raise trio.BusyResourceError("another task is reading from this stream")
         if self.doomed is not None:
-            raise type(self.doomed)(*self.doomed.args)  # anew: each has its own traceback
+            raise _anew(self.doomed)
         self._reader = _current_task()
         await _wait_task_rescheduled(self._abort_read)
 
@@ -112,7 +112,7 @@ class Waits:
         if self._writer is not None:
             raise trio.BusyResourceError("another task is sending on this stream")
         if self.doomed is not None:
-            raise type(self.doomed)(*self.doomed.args)  # anew: each has its own traceback
+            raise _anew(self.doomed)
         if self.stall_seconds:
             self.write_deadline = trio.current_time() + self.stall_seconds
         self._writer = _current_task()
@@ -168,7 +168,7 @@ class Waits:
     def doom(self, error: Exception) -> None:
         """End the waits under way and every later one with `error`; what needs no wait goes on."""
         self.doomed = error
-        self.fail(error)
+        self.fail(_anew(error))
 
     def expire(self, now: float) -> None:
         """End the waits that should have ended before `now`."""
@@ -191,6 +191,11 @@ class Waits:
     def waiting(self) -> bool:
         """Whether some task waits here now."""
         return self._reader is not None or self._writer is not None
+
+
+def _anew(error: Exception) -> Exception:
+    """The same, for one who raises it: with the traceback come frames that hold the `Waits`."""
+    return type(error)(*error.args)
 
 
 class Reactor:

@@ -92,7 +92,7 @@ class TlsStream(Stream):
         self._drained: trio.Event | None = None  # while some task waits for the backlog to go
         self._early = b""  # plaintext that send_eof had to take out before its time
         self._ended = False  # the peer's close_notify was met
-        self._failure: StreamBroken | None = None
+        self._failure: str | None = None  # not the exception: its frames would hold us, a cycle
         self._open = False  # the handshake is done and close_notify not sent
         self._closed = False
         self._turns = _TURNS
@@ -132,7 +132,8 @@ class TlsStream(Stream):
                     self._feed(await self._inner.receive_later(_CIPHERTEXT))
             except ssl.SSLError as error:
                 self.plain_http = error.reason == "HTTP_REQUEST"
-                raise self._failed(error) from error
+                self._fail(error)
+                raise StreamBroken(self._failure) from error
             else:
                 break
         self._open = True
@@ -206,7 +207,7 @@ class TlsStream(Stream):
     def _unseal(self, max_bytes: int) -> bytes | None:
         """What can be had of the ciphertext at hand; `b""` at the end, None if more must come."""
         if self._failure is not None:
-            raise StreamBroken(*self._failure.args)
+            raise StreamBroken(self._failure)
         if self._unfed is not None and self._incoming.pending < _SLICE:
             self._feed(self._unfed)
         pieces: list[bytes] = []
@@ -233,9 +234,9 @@ class TlsStream(Stream):
         except ssl.SSLZeroReturnError:
             self._ended = True
         except ssl.SSLError as error:
-            failure = self._failed(error)
+            self._fail(error)
             if not pieces:  # what came before it is whole; it is raised by the next call
-                raise failure from error
+                raise StreamBroken(self._failure) from error
         pending = self._incoming.pending
         if self._overhead > _OVERHEAD + pending:
             self._overhead = pending
@@ -244,22 +245,21 @@ class TlsStream(Stream):
             self._push_or_leave()
             if self._outgoing.pending > _ANSWERS and self._failure is None:
                 self._open = False
-                self._failure = StreamBroken("TLS: the peer takes no answers")
+                self._failure = "TLS: the peer takes no answers"
         if len(pieces) == 1:
             return pieces[0]
         if pieces or self._ended:
             return b"".join(pieces)
         return None
 
-    def _failed(self, error: ssl.SSLError) -> StreamBroken:
+    def _fail(self, error: ssl.SSLError) -> None:
         """Keep the session's failure, and tell the peer if that takes no waiting."""
         self._open = False
-        self._failure = StreamBroken(explain(error))
+        self._failure = explain(error)
         try:
             self._push()
         except StreamError:
             pass  # the first failure is the one to tell
-        return self._failure
 
     async def send(self, data: Bytes) -> None:
         """See `Stream`."""
@@ -361,7 +361,7 @@ class TlsStream(Stream):
     def _check_open(self) -> None:
         if not self._open:
             if self._failure is not None:
-                raise StreamBroken(*self._failure.args)
+                raise StreamBroken(self._failure)
             raise StreamClosed("send on a stream whose sending direction has ended")
         if self._closed:
             raise StreamClosed("send on a closed stream")
@@ -372,7 +372,8 @@ class TlsStream(Stream):
         try:
             self._tls.write(data)
         except ssl.SSLError as error:
-            raise self._failed(error) from error
+            self._fail(error)
+            raise StreamBroken(self._failure) from error
 
     def _push(self) -> bool:
         """Give the stream below what it takes now; False if some ciphertext stays behind."""

@@ -22,6 +22,7 @@ from p2pstream.errors import (
     MethodNotAllowed,
     NoTarget,
     StreamError,
+    bare,
 )
 from p2pstream.observe.records import Record
 from p2pstream.policy.compiled import CompiledRoute
@@ -148,7 +149,7 @@ async def exchange(connection: Connection, plan: ListenerPlan, head: RequestHead
         try:
             await _answer(x)
         except Fault as fault:
-            x.fault = fault
+            x.fault = bare(fault)
             x.release()
             await answer_fault(x, fault)
     except BaseException as error:
@@ -235,7 +236,7 @@ async def _reach(
         try:
             return target, await _connect(x, target)
         except DIAL_FAULTS as dial_fault:
-            fault = dial_fault
+            fault = bare(dial_fault)
             tried = (*tried, (choice.target, choice.agent))
     raise fault
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import socket
 import ssl
 from collections.abc import AsyncIterator
@@ -372,3 +373,25 @@ def test_much_ciphertext_at_once_is_worked_through_in_whatever_sizes() -> None:
         trio.run(main)
 
     check()
+
+
+async def test_a_session_that_was_cut_is_not_left_to_the_collector() -> None:
+    """It comes late, and does not see the tens of kilobytes that OpenSSL has for each session."""
+
+    async def cut() -> None:
+        near, far = narrow_pair()
+        async with tls_over(near, far) as (_, tls_far):
+            near.close()
+            try:
+                await tls_far.receive(10)
+            except StreamBroken:
+                return
+        pytest.fail("was not cut")
+
+    gc.collect()
+    gc.disable()
+    try:
+        await cut()
+        assert not [one for one in gc.get_objects() if isinstance(one, TlsStream)]
+    finally:
+        gc.enable()

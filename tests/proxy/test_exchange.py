@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import random
 import socket
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -20,9 +22,11 @@ from p2pstream.errors import (
     TlsFailed,
 )
 from p2pstream.net.origins import Origins
+from p2pstream.proxy.connection import Connection
+from p2pstream.proxy.exchange import Exchange
 
 if TYPE_CHECKING:
-    from tests.proxy.conftest import Lab, Proxy, Wire
+    from tests.proxy.conftest import Lab, Origin, Proxy, Wire
 
 GET = "GET / HTTP/1.1\r\nHost: app.example\r\n\r\n"
 OK = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nDate: today\r\n\r\nok"
@@ -779,3 +783,102 @@ async def test_no_bytes_of_either_side_crash_it(lab: Lab, seed: int) -> None:
     await proxy.quiet()
     assert not {record.error_kind for record in proxy.records} & {"internal"}
     assert all(record.status for record in proxy.records)
+
+
+# --- what endings leave to the collector ----------------------------------------------------
+
+UPGRADE = "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n"
+UPLOAD = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9000000\r\n\r\n"
+
+
+async def left_in_the_answer(lab: Lab, proxy: Proxy, origin: Origin, client: Wire) -> None:
+    await client.send(GET)
+    upstream = await origin.accept()
+    await upstream.head()
+    await upstream.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+    lab.nursery.start_soon(flood, upstream, b"10000\r\n%b\r\n" % bytes(0x10000))
+    await client.exactly(1000)
+    client.reset()
+
+
+async def flood(wire: Wire, data: bytes) -> None:
+    with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+        while True:
+            await wire.stream.send_all(data)
+
+
+async def left_in_the_body(lab: Lab, proxy: Proxy, origin: Origin, client: Wire) -> None:
+    await client.send(UPLOAD)
+    await client.send(bytes(500_000))
+    await (await origin.accept()).head()
+    client.reset()
+
+
+async def origin_resets_both_ways(lab: Lab, proxy: Proxy, origin: Origin, client: Wire) -> None:
+    await client.send(UPLOAD)
+    upstream = await origin.accept()
+    await upstream.head()
+    upstream.reset()
+    lab.nursery.start_soon(flood, client, bytes(65_536))
+    assert (await client.response()).status == 502
+    client.reset()
+
+
+async def origin_cuts_its_answer(lab: Lab, proxy: Proxy, origin: Origin, client: Wire) -> None:
+    await client.send(GET)
+    upstream = await origin.accept()
+    await upstream.head()
+    await upstream.send("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nab")
+    upstream.close()
+    await client.broken()
+
+
+async def refused(lab: Lab, proxy: Proxy, origin: Origin, client: Wire) -> None:
+    origin.sock.close()
+    await client.send(GET)
+    assert (await client.response()).status == 502
+    client.close()
+
+
+async def reset_after_an_upgrade(lab: Lab, proxy: Proxy, origin: Origin, client: Wire) -> None:
+    await client.send(UPGRADE)
+    upstream = await origin.accept()
+    await upstream.head()
+    await upstream.send(
+        "HTTP/1.1 101 Switching\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\nhello"
+    )
+    await client.until(b"hello")
+    client.reset()
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        left_in_the_answer,
+        left_in_the_body,
+        origin_resets_both_ways,
+        origin_cuts_its_answer,
+        refused,
+        reset_after_an_upgrade,
+    ],
+)
+async def test_nothing_of_a_request_is_left_to_the_collector(
+    lab: Lab, end: Callable[[Lab, Proxy, Origin, Wire], Awaitable[None]]
+) -> None:
+    """It comes late: a hundred requests that ended like these held a hundred megabytes until then.
+
+    Exceptions do it, whose frames hold what holds the exception.
+    """
+    origin = await lab.origin()
+    proxy = lab.forward(origin)
+    client = await proxy.dial()
+    gc.collect()
+    gc.disable()
+    try:
+        await end(lab, proxy, origin, client)
+        await proxy.record()
+        await proxy.quiet()
+        left = [type(one) for one in gc.get_objects() if isinstance(one, (Exchange, Connection))]
+    finally:
+        gc.enable()
+    assert left == []
