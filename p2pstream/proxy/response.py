@@ -256,6 +256,8 @@ async def _relay(x: Exchange, relay: Relay, response: _Response, framing: Framin
     else:
         framed = b""
         x.keep = False  # HTTP/1.0: the body ends with the connection
+    if response.head.status == 426 and rechunk:  # it must say to what (RFC 9110 §15.5.22)
+        framed += upgrade_lines(response.head.fields)
     out = b"".join((response.block, framed, x.connection_line(), b"\r\n"))
     x.responding = True
     if framing is Framing.LENGTH:

@@ -35,6 +35,26 @@ FRAMING = {
         "HTTP/1.1 200 OK|Date: d|Via: 1.1 p2pstream|Transfer-Encoding: chunked||5|hello|0||",
         "client origin",
     ),
+    "an upgrade that is required": (
+        "GET / HTTP/1.1",
+        "HTTP/1.1 426 Upgrade|Connection: Upgrade|Upgrade: h2c, chess/2|"
+        "Content-Length: 0|Date: d||",
+        "HTTP/1.1 426 Upgrade|Date: d|Via: 1.1 p2pstream|Content-Length: 0|"
+        "Connection: Upgrade|Upgrade: chess/2||",
+        "client origin",
+    ),
+    "an upgrade that HTTP/1.0 cannot have": (
+        "GET / HTTP/1.0",
+        "HTTP/1.1 426 Upgrade|Connection: Upgrade|Upgrade: chess/2|Content-Length: 0|Date: d||",
+        "HTTP/1.1 426 Upgrade|Date: d|Via: 1.1 p2pstream|Content-Length: 0|Connection: close||",
+        "origin",
+    ),
+    "an upgrade that is offered": (
+        "GET / HTTP/1.1",
+        "HTTP/1.1 200 OK|Connection: Upgrade|Upgrade: h2,chess/2|Content-Length: 0|Date: d||",
+        "HTTP/1.1 200 OK|Date: d|Via: 1.1 p2pstream|Content-Length: 0||",
+        "client origin",
+    ),
     "trailers": (
         "GET / HTTP/1.1",
         "HTTP/1.1 200 OK|Transfer-Encoding: chunked|Trailer: X-Sum|Date: d|"
