@@ -32,9 +32,11 @@ async def serving(
     listening = Listening(bind(address, 0), handler, max_connections=max_connections, name="test")
     async with trio.open_nursery() as connections:
         connections.start_soon(listening.serve, connections)
-        yield listening
-        listening.close()
-        connections.cancel_scope.cancel()
+        try:
+            yield listening
+        finally:
+            listening.close()
+            connections.cancel_scope.cancel()
 
 
 async def call(port: int, host: str = "127.0.0.1") -> bytes:

@@ -4,8 +4,6 @@ import io
 import json
 import logging
 import ssl
-import sys
-from collections.abc import Iterator
 from contextlib import suppress
 
 import pytest
@@ -13,17 +11,6 @@ import pytest
 from p2pstream.observe import logs
 
 log = logging.getLogger("p2pstream.proxy.test")
-
-
-@pytest.fixture(autouse=True)
-def restored() -> Iterator[None]:
-    root = logging.getLogger("p2pstream")
-    before = root.handlers[:], root.level, root.propagate
-    hook = sys.unraisablehook
-    yield
-    sys.unraisablehook = hook
-    root.handlers[:], level, root.propagate = before
-    root.setLevel(level)
 
 
 def written(log_format: str, level: str = "info") -> io.StringIO:

@@ -4,13 +4,14 @@
 /pieces      sends every message back in fragments of 1,000 bytes or characters
 /close/N     closes with code N and the reason `as asked`
 /tell        after each message: its kind and length; once closed, keeps what the client closed with
-/last        what a /tell connection was closed with last: `code reason`
+/last        what the last /tell connection was closed with: `code reason`; waits for its end
 /ping        pings the client, and says how it went
 """
 
 from __future__ import annotations
 
 import sys
+import threading
 from http import HTTPStatus
 
 from websockets.exceptions import ConnectionClosed
@@ -20,12 +21,23 @@ from websockets.sync.server import ServerConnection, serve
 PIECE = 1_000
 MAX_SIZE = 1 << 21
 LAST = ["nothing"]
+TELLING = threading.Lock()  # while a /tell connection has not ended and been noted
 
 
 def handle(connection: ServerConnection) -> None:
     """One connection."""
     assert connection.request is not None
     _, kind, *rest = connection.request.path.split("/")
+    if kind == "tell":
+        with TELLING:
+            converse(connection, kind)
+            LAST[0] = f"{connection.close_code} {connection.close_reason}"
+    else:
+        converse(connection, kind, *rest)
+
+
+def converse(connection: ServerConnection, kind: str, *rest: str) -> None:
+    """All of one connection up to its end."""
     try:
         if kind == "close":
             connection.close(int(rest[0]), "as asked")
@@ -36,8 +48,6 @@ def handle(connection: ServerConnection) -> None:
             talk(connection, kind)
     except ConnectionClosed:
         pass
-    if kind == "tell":
-        LAST[0] = f"{connection.close_code} {connection.close_reason}"
 
 
 def talk(connection: ServerConnection, kind: str) -> None:
@@ -54,7 +64,10 @@ def talk(connection: ServerConnection, kind: str) -> None:
 
 def plain(connection: ServerConnection, request: Request) -> Response | None:
     """The one answer that is no WebSocket."""
-    return connection.respond(HTTPStatus.OK, LAST[0]) if request.path == "/last" else None
+    if request.path != "/last":
+        return None
+    with TELLING:
+        return connection.respond(HTTPStatus.OK, LAST[0])
 
 
 if __name__ == "__main__":
