@@ -7,9 +7,11 @@ way takes 256 times; between the two there is room for a machine that has other 
 
 from __future__ import annotations
 
+import gc
 import time
 import tracemalloc
 from collections.abc import Callable, Iterable
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -149,14 +151,25 @@ async def test_a_client_that_reads_nothing(lab: Lab, framing: str) -> None:
 # --- time -----------------------------------------------------------------------------------
 
 
-def cost(work: Callable[[], object]) -> float:
-    """CPU seconds of this thread, the least of several."""
-    taken = []
-    for _ in range(5):
-        begun = time.thread_time()
-        work()
-        taken.append(time.thread_time() - begun)
-    return min(taken)
+def grows_linearly(work: Callable[[bytes], object], small: bytes, large: bytes) -> bool:
+    """Whether the large, sixteen times the small, costs less than `LINEAR` times as much.
+
+    By the CPU time of this thread, the least of five. Caches and clocks are shared with what else
+    the machine does, so what seems too dear gets more chances; to what is quadratic they are none.
+    """
+    least = [inf, inf]
+    gc.disable()  # it would look at all that the tests before hold
+    try:
+        for attempt in range(50):
+            for which, data in enumerate((small, large)):
+                begun = time.thread_time()
+                work(data)
+                least[which] = min(least[which], time.thread_time() - begun)
+            if attempt >= 4 and least[1] < LINEAR * least[0]:
+                return True
+    finally:
+        gc.enable()
+    return False
 
 
 def head_of(lines: Iterable[bytes]) -> bytes:
@@ -247,14 +260,13 @@ GROWING: dict[str, tuple[Callable[[bytes], object], Callable[[int], bytes]]] = {
 def test_sixteen_times_as_many_fields_that_mean_something(name: bytes, value: bytes) -> None:
     line = b"%b: %b\r\n" % (name, value)
     small, large = line * 200, line * 3200
-    assert cost(lambda: read_fields(large)) < LINEAR * cost(lambda: read_fields(small))
+    assert grows_linearly(read_fields, small, large)
 
 
 @pytest.mark.parametrize("case", GROWING)
 def test_sixteen_times_the_work(case: str) -> None:
     work, make = GROWING[case]
-    small, large = make(200), make(3200)
-    assert cost(lambda: work(large)) < LINEAR * cost(lambda: work(small))
+    assert grows_linearly(work, make(200), make(3200))
 
 
 @pytest.mark.parametrize(
@@ -273,4 +285,4 @@ def test_what_is_held_back_is_looked_at_once(start: bytes, piece: bytes) -> None
     """Within one line, which has a limit: a sixteenth of it byte by byte against all of it."""
     most = 4000 if start.startswith(b"1") else 16_000
     small, large = (start + piece * ((most // part - 8) // len(piece)) for part in (16, 1))
-    assert cost(lambda: decode_bytewise(large)) < LINEAR * cost(lambda: decode_bytewise(small))
+    assert grows_linearly(decode_bytewise, small, large)
