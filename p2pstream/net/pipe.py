@@ -15,7 +15,6 @@ from typing import Final
 
 import trio
 
-from p2pstream.net.reactor import broken
 from p2pstream.net.stream import Stream, TcpStream
 
 # What a pipe holds, if the system grants it. Measured: 64 KiB save nothing over copying, 256 KiB a
@@ -76,7 +75,9 @@ class Pipe:
                     pass
                 await waits.wait_read()
         except OSError as error:
-            raise broken(error) from error
+            raise self._source.broke(error) from error
+        if not count:
+            self._source.check_end()
         waits.ready = True  # there may be more: a short splice does not say
         self._held = count
         return count
@@ -95,7 +96,7 @@ class Pipe:
                 except BlockingIOError:
                     await waits.wait_write()
         except OSError as error:
-            raise broken(error) from error
+            raise self._sink.broke(error) from error
 
     def __enter__(self) -> Pipe:
         return self

@@ -13,6 +13,7 @@ Rules:
 
 from __future__ import annotations
 
+import errno
 import socket
 from abc import ABC, abstractmethod
 from contextlib import suppress
@@ -20,7 +21,7 @@ from typing import Final
 
 import trio
 
-from p2pstream.errors import StreamClosed
+from p2pstream.errors import StreamBroken, StreamClosed
 from p2pstream.net.reactor import Waits, broken, current_reactor
 
 # Calls without waiting before other tasks get their turn. At 64 KiB a call this is a megabyte,
@@ -103,7 +104,7 @@ def prepare_socket(sock: socket.socket) -> None:
 class TcpStream(Stream):
     """A connected TCP socket. Owns the socket, which must be non-blocking."""
 
-    __slots__ = ("_closed", "_fd", "_reactor", "_recv", "_send", "_turns", "_waits", "sock")
+    __slots__ = ("_closed", "_cut", "_fd", "_reactor", "_recv", "_send", "_turns", "_waits", "sock")
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
@@ -112,6 +113,7 @@ class TcpStream(Stream):
         self._send = sock.send
         self._turns = _TURNS
         self._closed = False
+        self._cut: str | None = None  # why it broke, once some call was told
         self._waits = Waits()
         self._reactor = current_reactor()
         self._reactor.add_socket(self._fd, self._waits)
@@ -143,7 +145,9 @@ class TcpStream(Stream):
                 self._turns = _TURNS
                 await waits.wait_read()
         except OSError as error:
-            raise broken(error) from error
+            raise self.broke(error) from error
+        if not data:
+            self.check_end()
         waits.ready = len(data) == max_bytes
         waits.emptied = len(data) < _TRICKLE and not (waits.ready or waits.hung_up)
         return data
@@ -169,7 +173,7 @@ class TcpStream(Stream):
             except BlockingIOError:
                 data = b""
             except OSError as error:
-                raise broken(error) from error
+                raise self.broke(error) from error
             if len(data) > beyond or waits.hung_up:
                 waits.ready = True  # the edge is past, and everything is still to be read
                 return data
@@ -186,10 +190,31 @@ class TcpStream(Stream):
         except BlockingIOError:
             return None
         except OSError as error:
-            raise broken(error) from error
+            raise self.broke(error) from error
+        if not data:
+            self.check_end()
         if len(data) == max_bytes:  # there may be more, and its edge may be past (reactor, rule 1)
             self._waits.ready = True
         return data
+
+    def check_end(self) -> None:
+        """Nothing more will come. Errors: `StreamBroken` if that is no end but a break.
+
+        The kernel tells of a reset once: to who receives after that, or after a call that sends
+        was told, it looks like an end, and a body that lasts until the end would pass for whole.
+        """
+        if self._cut is not None:
+            raise StreamBroken(self._cut)
+
+    def broke(self, error: OSError) -> StreamBroken:
+        """What a failed call raises; remembered for `check_end`.
+
+        EPIPE is not: it is told after an end, of either side's, that came in order.
+        """
+        failure = broken(error)
+        if error.errno != errno.EPIPE:
+            self._cut = str(failure)
+        return failure
 
     def try_send(self, data: Bytes) -> int:
         """See `Stream`."""
@@ -200,7 +225,7 @@ class TcpStream(Stream):
         except BlockingIOError:
             return 0
         except OSError as error:
-            raise broken(error) from error
+            raise self.broke(error) from error
 
     async def flush(self) -> None:
         """See `Stream`."""
@@ -222,7 +247,7 @@ class TcpStream(Stream):
         except BlockingIOError:
             sent = 0
         except OSError as error:
-            raise broken(error) from error
+            raise self.broke(error) from error
         with memoryview(data) as view:
             while sent < len(view):
                 await self.flush()

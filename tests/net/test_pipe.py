@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import struct
 from collections.abc import AsyncIterator
 
 import pytest
@@ -75,6 +76,29 @@ async def test_the_end_of_the_source_is_nothing(ends: Ends) -> None:
     ends.writer.shutdown(socket.SHUT_WR)
     with made(ends.source, ends.sink) as pipe:
         assert await pipe.fill(10) == 0
+
+
+async def test_a_reset_of_the_source_is_no_end_when_another_call_heard_of_it_first(
+    ends: Ends,
+) -> None:
+    ends.writer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    ends.writer.close()
+    with pytest.raises(StreamBroken):
+        await ends.source.send(b"more")
+    with made(ends.source, ends.sink) as pipe, pytest.raises(StreamBroken):
+        await pipe.fill(10)
+
+
+async def test_a_reset_of_the_sink_is_told_to_who_receives_from_it(ends: Ends) -> None:
+    ends.writer.sendall(b"hello")
+    ends.reader.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    ends.reader.close()
+    with made(ends.source, ends.sink) as pipe:
+        await pipe.fill(10)
+        with pytest.raises(StreamBroken):
+            await pipe.drain()
+    with pytest.raises(StreamBroken):
+        await ends.sink.receive(10)
 
 
 async def test_each_side_has_its_own_failures(ends: Ends) -> None:

@@ -6,6 +6,7 @@ What every stream promises is in `test_stream_conformance`.
 from __future__ import annotations
 
 import socket
+import struct
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -248,3 +249,52 @@ async def test_the_peer_leaves_while_we_send(pair: Pair) -> None:
 
         await trio.testing.wait_all_tasks_blocked()
         far.close()
+
+
+def reset(far: socket.socket) -> None:
+    far.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    far.close()
+
+
+@pytest.mark.parametrize("receive", ["receive", "receive_later", "receive_nowait"])
+async def test_a_reset_is_no_end_even_when_the_sender_heard_of_it_first(
+    pair: Pair, receive: str
+) -> None:
+    """The kernel tells it once; what lasts until the end would pass for whole."""
+    stream, far, _ = pair
+
+    async def received() -> bytes | None:
+        taken: bytes | None
+        if receive == "receive_nowait":
+            taken = stream.receive_nowait(100)
+        else:
+            taken = await getattr(stream, receive)(100)
+        return taken
+
+    far.send(b"a part")
+    reset(far)
+    with pytest.raises(StreamBroken):
+        await stream.send(b"more")
+    assert await received() == b"a part"
+    for _ in range(2):
+        with pytest.raises(StreamBroken):
+            await received()
+
+
+async def test_a_reset_stays_one_for_who_receives_again(pair: Pair) -> None:
+    stream, far, _ = pair
+    reset(far)
+    for _ in range(2):
+        with pytest.raises(StreamBroken):
+            await stream.receive(100)
+
+
+async def test_an_end_stays_one_when_what_we_send_behind_it_is_refused(pair: Pair) -> None:
+    stream, far, _ = pair
+    far.send(b"all of it")
+    far.close()
+    with pytest.raises(StreamBroken):
+        for _ in range(3):  # the first is still taken by the kernel
+            await stream.send(b"more")
+    assert await stream.receive(100) == b"all of it"
+    assert await stream.receive(100) == b""
