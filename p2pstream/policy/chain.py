@@ -5,6 +5,8 @@ Rule 1  A chain is read right to left. Each entry was written by whoever stands 
         What a believed element of `Forwarded` says of host and scheme is believed as well.
 Rule 2  An entry that is no address (`unknown`, obfuscated, nonsense) ends the walk: the client is
         then the last address known, a proxy.
+Rule 3  So does the `_MOST_HOPS`th entry: to understand one takes microseconds, and a client behind
+        a trusted proxy can write thousands.
 """
 
 from __future__ import annotations
@@ -21,6 +23,8 @@ from p2pstream.wire.http1.head import AUTHORITY, Fields
 IpNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 _UNKNOWN: Final = "unknown"
+# Rule 3: more proxies than anybody has in a row.
+_MOST_HOPS: Final = 64
 _NODE: Final = re.compile(
     r"\[([0-9A-Fa-f:.]+)\](?::[0-9]{1,5})?|([0-9.]+)(?::[0-9]{1,5})?|([0-9A-Fa-f:.]+)"
 )
@@ -64,7 +68,7 @@ def claimed_chain(fields: Fields) -> list[str]:
     """The nodes named by `X-Forwarded-For`, or else by `Forwarded`, leftmost first.
 
     Those of `X-Forwarded-For` are as they came; those of `Forwarded` are addresses without port
-    and brackets, or `unknown`.
+    and brackets, or `unknown`, and only as many as are looked at.
     """
     chain = [
         part.strip().decode("latin-1")
@@ -103,7 +107,8 @@ def _node(element: _Element) -> str:
 
 
 def _forwarded(fields: Fields) -> list[_Element]:
-    return [one for value in fields.get_all(b"forwarded") for one in _elements(value)]
+    elements = [one for value in fields.get_all(b"forwarded") for one in _elements(value)]
+    return elements[-_MOST_HOPS:]
 
 
 def _elements(value: bytes) -> list[_Element]:
@@ -151,7 +156,7 @@ def client_address(hop: Hop, chain: Sequence[str]) -> str:
     client = hop.peer
     if not hop.trusted:
         return client
-    for node in reversed(chain):
+    for node in reversed(chain[-_MOST_HOPS:]):
         address = _address(node)
         if address is None:
             return client  # `unknown`, obfuscated or nonsense: what stands right of it is known

@@ -172,6 +172,22 @@ def test_the_walk_through_forwarded() -> None:
         assert client_address(hop, claimed_chain(fields("Forwarded: " + line))) == client
 
 
+@pytest.mark.parametrize("form", ["X-Forwarded-For: {}", "Forwarded: for={}"])
+@pytest.mark.parametrize("between", [", ", "\r\n"])
+def test_a_chain_longer_than_anybody_has_is_not_walked_to_its_end(form: str, between: str) -> None:
+    """A client behind a trusted proxy could have thousands of addresses understood otherwise."""
+    hop = Hop(PROXY, True, b"http", NETWORKS)
+    for proxies, client in ((63, "203.0.113.5"), (64, "10.1.0.0"), (6000, "10.1.23.48")):
+        nodes = ["203.0.113.5", *(str(NETWORKS[0][0x10000 + n]) for n in range(proxies))]
+        name, _, written = form.partition(" ")
+        values = [written.format(node) for node in nodes]
+        if between == ", ":
+            lines = [f"{name} {', '.join(values)}"]
+        else:
+            lines = [f"{name} {value}" for value in values]
+        assert client_address(hop, claimed_chain(fields(*lines))) == client
+
+
 _texts = st.binary(max_size=40).map(lambda b: bytes(c for c in b if c == 9 or 32 <= c != 127))
 _shards = st.sampled_from(['for="', "for=", "1.1.1.1", "[::1]", '"', "\\", ";", ",", " ", "x=y"])
 
