@@ -167,23 +167,28 @@ async def _relay(stream: TunnelStream, origin: Stream) -> None:
     """Pass bytes on in both directions until both have ended. Errors: of the first that broke.
 
     An origin may answer and close before it has read all that it is sent: what it does not take
-    is dropped, and its answer goes back all the same.
+    is dropped, and its answer goes back all the same. What came before a reset is passed on.
     """
     failures: list[StreamError] = []
+    heard = False  # a reset of the stream is met by who receives from it
 
     def failed(error: StreamError) -> None:
         failures.append(error)
         nursery.cancel_scope.cancel()
 
     def left(gone: PeerGone) -> None:
-        if stream.waits.was_reset:  # an end alone is a half-close
+        if stream.waits.was_reset and not heard:  # an end alone is a half-close
             failed(gone)
 
     async def to_origin() -> None:
-        taken = True
+        nonlocal heard
+        taken = heard = True
         try:
             while data := await stream.receive(_TO_ORIGIN):
+                heard = False
                 taken = taken and await _sent(origin, data)
+                heard = True
+            heard = False
         except StreamError as error:
             failed(error)
         else:

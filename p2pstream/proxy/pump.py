@@ -18,6 +18,7 @@ from p2pstream.errors import (
     ClientCancelled,
     Fault,
     PeerGone,
+    StreamBroken,
     StreamError,
     UpstreamAborted,
 )
@@ -136,9 +137,13 @@ def _origin_failed(error: StreamError) -> Fault:
 
 
 class Splice:
-    """Two streams joined until both directions have ended, each in its own time (half-close)."""
+    """Two streams joined until both directions have ended, each in its own time (half-close).
 
-    __slots__ = ("_both", "_failure", "client", "origin", "received", "sent")
+    What a side said before it was reset still reaches the other, as without us: a WebSocket server
+    that wants no more says why, and closes with something unread.
+    """
+
+    __slots__ = ("_both", "_failure", "_heard", "client", "origin", "received", "sent")
 
     def __init__(self, origin: Stream, client: Stream) -> None:
         self.origin = origin
@@ -148,6 +153,7 @@ class Splice:
         self.sent = 0
         """Bytes to the client."""
         self._failure: ClientCancelled | UpstreamAborted | None = None
+        self._heard: set[Stream] = set()  # from whom some task receives: it meets the reset there
         self._both = trio.CancelScope()
 
     async def run(self, from_client: bytes, from_origin: bytes) -> None:
@@ -168,30 +174,35 @@ class Splice:
             raise self._failure
 
     def _hung_up(self, who: Stream, error: StreamError) -> None:
-        if who.waits.was_reset:
-            self._fail(who, error)
+        if who.waits.was_reset and who not in self._heard:
+            self._failed(who, error)
+            self._both.cancel()
 
-    def _fail(self, who: Stream, error: StreamError) -> None:
+    def _failed(self, who: Stream, error: StreamError) -> None:
         whose = ClientCancelled if who is self.client else UpstreamAborted
         self._failure = self._failure or whose(f"after the upgrade: {error}")
-        self._both.cancel()
 
     async def _move(self, source: Stream, sink: Stream, data: bytes) -> None:
-        at = sink
         try:
             while True:
                 if data:
-                    at = sink
                     await sink.send(data)
                     if sink is self.client:
                         self.sent += len(data)
                     else:
                         self.received += len(data)
-                at = source
-                data = await source.receive(READ_SIZE)
+                self._heard.add(source)
+                try:
+                    data = await source.receive(READ_SIZE)
+                except StreamError as error:
+                    self._failed(source, error)
+                    self._both.cancel()
+                    return
+                self._heard.discard(source)
                 if not data:
-                    at = sink
                     await sink.send_eof()
                     return
         except StreamError as error:
-            self._fail(at, error)
+            self._failed(sink, error)
+            if not isinstance(error, StreamBroken):  # or else the other task gets there
+                self._both.cancel()

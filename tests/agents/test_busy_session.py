@@ -118,6 +118,14 @@ class Origin:
         """Stay silent until the client has left."""
         await all_of(stream)
 
+    async def w(self, stream: TcpStream) -> None:
+        """Hear the client out until it resets."""
+        said = b""
+        with suppress(StreamBroken):
+            while data := await stream.receive(65_536):
+                said += data
+        self.heard.append(said)
+
     async def nothing(self, stream: TcpStream) -> None:
         """The client left without a word."""
 
@@ -279,6 +287,16 @@ async def test_an_origin_that_answers_before_it_has_read_all_is_heard(busy: Busy
                 await stream.send(bytes(50_000))
         assert await exactly(stream, ANSWER) == bytes(ANSWER)
         stream.close()
+    await busy.go_on()
+
+
+async def test_the_last_words_before_a_reset_reach_the_origin(busy: Busy) -> None:
+    for _ in range(10):
+        stream = await busy.open(b"w")
+        await stream.send(b"goodbye")
+        stream.abort()
+        await until(lambda: busy.origin.heard)
+        assert busy.origin.heard.pop() == b"goodbye"
     await busy.go_on()
 
 

@@ -378,6 +378,30 @@ async def test_a_reset_after_the_upgrade_reaches_the_other_end(
     assert (record.status, record.error_kind) == (101, kind)
 
 
+@pytest.mark.parametrize("busy", [False, True], ids=["idle", "while the other sends"])
+@pytest.mark.parametrize("who", ["client", "origin"])
+async def test_the_last_words_before_a_reset_arrive(lab: Lab, who: str, busy: bool) -> None:
+    """As without us: who closes with something unread resets, and has said before why it does."""
+    origin = await lab.origin()
+    proxy = lab.forward(origin)
+    for _ in range(10):
+        client = await proxy.dial()
+        await client.send(UPGRADE)
+        upstream = await origin.accept()
+        await upstream.head()
+        await upstream.send(SWITCH)
+        await client.head()
+        one, other = (client, upstream) if who == "client" else (upstream, client)
+        if busy:  # until nothing more fits in between
+            with trio.move_on_after(0.05):
+                while True:
+                    await other.stream.send_all(bytes(1_000_000))
+        await one.send("goodbye")
+        one.reset()
+        await other.expect("goodbye")
+        await other.broken()
+
+
 async def test_an_upgraded_connection_may_idle(lab: Lab) -> None:
     origin = await lab.origin()
     proxy = lab.forward(origin)
