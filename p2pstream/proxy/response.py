@@ -141,7 +141,11 @@ async def _read_response(x: Exchange, upstream: Upstream, upgrade: bytes) -> _Re
             upstream.stream.waits.deadline = inf  # it is there: now the client's body is awaited
         # RFC 9110 §15.2: HTTP/1.0 has no interim responses.
         if x.head.minor_version:
-            await x.send(_interim(head, x.connection.server.date()))
+            try:
+                await x.send(_interim(head, x.connection.server.date()))
+            except BaseException:
+                x.responding = True  # half of it may have gone out: no place for another answer
+                raise
     raise UpstreamInvalidResponse(f"{_MAX_INTERIM} interim responses and no final one")
 
 

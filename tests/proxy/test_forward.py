@@ -7,6 +7,7 @@ import socket
 import sys
 import termios
 from contextlib import suppress
+from math import inf
 from typing import TYPE_CHECKING
 
 import pytest
@@ -358,6 +359,36 @@ async def test_an_expectation_that_nobody_answers(lab: Lab) -> None:
     await upstream.head()
     assert (await client.response()).status == 504
     assert (await proxy.record()).error_kind == "upstream_response_header_timeout"
+
+
+async def test_half_of_an_interim_response_is_no_place_for_another_answer(lab: Lab) -> None:
+    """Its client goes wrong with its body while it takes nothing: what it has is not whole."""
+    origin = await lab.origin()
+    proxy = lab.forward(origin)
+    client = await proxy.dial(receive_buffer=4096)
+    await client.send("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n")
+    upstream = await origin.accept()
+    await upstream.head()
+    hints = b"HTTP/1.1 103 Early Hints\r\nLink: %b\r\n\r\n" % (b"x" * 60_000)
+    (connection,) = proxy.server.connections
+    waits = connection.stream.waits
+
+    async def hint() -> None:
+        with suppress(trio.BrokenResourceError):
+            await upstream.stream.send_all(hints * 90)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(hint)
+        since = inf
+        with trio.fail_after(5):
+            while since == inf or since != waits.write_deadline:  # until one wait lasts
+                since = waits.write_deadline
+                await trio.sleep(0.02)
+        await client.send("no size\r\n")
+        await client.broken()
+    assert b" 400 " not in client.buffer
+    record = await proxy.record()
+    assert (record.status, record.error_kind) == (400, "invalid_request")
 
 
 async def test_a_client_that_was_told_to_go_on_has_its_time(lab: Lab) -> None:
