@@ -142,7 +142,7 @@ def _request(x: Exchange, plan: TargetPlan) -> tuple[bytes, bytes]:
             connection.memo_plan = plan
             connection.memo_for = fields
             connection.memo_block = block
-    if fields.max_forwards is not None:
+    if fields.max_forwards is not None and b"max-forwards" not in plan.headers.kept_out:
         block += max_forwards_line(head.method, fields)
     first = upgrade = b""
     if x.body is not None:

@@ -114,6 +114,17 @@ async def test_a_trailer_cannot_say_what_the_configuration_says(lab: Lab) -> Non
     assert (await client.response()).status == 200
 
 
+async def test_a_configured_max_forwards_replaces_the_clients(lab: Lab) -> None:
+    origin = await lab.origin()
+    proxy = lab.forward(origin, target='upstream_request_headers = { Max-Forwards = "5" }')
+    client = await proxy.dial()
+    await client.send("GET / HTTP/1.1\r\nHost: a\r\nMax-Forwards: 3\r\n\r\n")
+    upstream = await origin.accept()
+    assert (await upstream.head()).count(b"Max-Forwards: ") == 1
+    await upstream.send(OK)
+    assert (await client.response()).status == 200
+
+
 @pytest.mark.parametrize("how", ["whole", "bytewise"])
 @pytest.mark.parametrize("case", REQUESTS)
 async def test_what_an_origin_receives(lab: Lab, case: str, how: str) -> None:
