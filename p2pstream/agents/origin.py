@@ -27,6 +27,7 @@ from p2pstream.errors import (
     P2PStreamError,
     PeerGone,
     StreamError,
+    bare,
 )
 from p2pstream.net.dial import connect, connect_first, is_literal, resolve
 from p2pstream.net.reactor import current_reactor
@@ -173,7 +174,7 @@ async def _relay(stream: TunnelStream, origin: Stream) -> None:
     heard = False  # a reset of the stream is met by who receives from it
 
     def failed(error: StreamError) -> None:
-        failures.append(error)
+        failures.append(bare(error))
         nursery.cancel_scope.cancel()
 
     def left(gone: PeerGone) -> None:
@@ -205,10 +206,13 @@ async def _relay(stream: TunnelStream, origin: Stream) -> None:
         except StreamError as error:
             failed(error)
 
-    async with trio.open_nursery() as nursery:
-        stream.waits.watcher = left
-        nursery.start_soon(to_origin)
-        await from_origin()
-    stream.waits.watcher = None
+    try:
+        async with trio.open_nursery() as nursery:
+            stream.waits.watcher = left
+            nursery.start_soon(to_origin)
+            await from_origin()
+    finally:
+        stream.waits.watcher = None
     if failures:
-        raise failures[0]
+        del failures[1:]
+        raise failures.pop()  # so that it and this frame do not keep each other

@@ -188,12 +188,12 @@ class Tunnel:
             verdict = Verdict.parse(await receive_opening(stream))
             if not verdict.ok:
                 raise verdict.fault()
-        except BaseException as error:
+        except (StreamError, OpeningError) as error:
             stream.abort()
-            fault = _fault_of(error, timeout_seconds)
-            if fault is None:
-                raise
-            raise fault from error
+            raise _fault_of(error, timeout_seconds) from error
+        except BaseException:
+            stream.abort()
+            raise
         stream.waits.deadline = inf
         return stream
 
@@ -411,19 +411,15 @@ async def receive_opening(stream: Stream) -> bytes:
             return payload
 
 
-def _fault_of(error: BaseException, timeout_seconds: float) -> Fault | None:
-    """What a failed opening is for the request; None: not a failure of it."""
-    if isinstance(error, Fault):
-        return error
+def _fault_of(error: StreamError | OpeningError, timeout_seconds: float) -> Fault:
+    """What a failed opening is for the request."""
     if isinstance(error, DeadlineExpired):
         return AgentDialTimeout(f"no answer from the agent within {timeout_seconds} s")
-    if isinstance(error, TunnelLost):
-        return AgentDisconnected(str(error))
     if isinstance(error, StreamBroken):
         return AgentDialFailed("the agent reset the stream")
     if isinstance(error, OpeningError):
         return AgentDialFailed(f"the agent's answer: {error}")
-    return None
+    return AgentDisconnected(str(error))
 
 
 def prepare_connection(connection: Stream) -> None:

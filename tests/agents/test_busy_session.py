@@ -4,14 +4,16 @@ real sockets and real origins: what the trouble is concerns its own stream only.
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Final
 
 import pytest
 import trio
+import trio.testing
 from attrs import define, field
 
 from p2pstream.agents.allow import Allow
@@ -19,8 +21,9 @@ from p2pstream.agents.bootstrap import servers_of
 from p2pstream.agents.credentials import Token
 from p2pstream.agents.remote import RemoteAgent
 from p2pstream.agents.tunnel import Tunnel
+from p2pstream.agents.tunnel_stream import TunnelStream
 from p2pstream.config.scalars import Secret
-from p2pstream.errors import AgentDialTimeout, StreamBroken
+from p2pstream.errors import AgentDialFailed, AgentDialTimeout, StreamBroken, TunnelLost
 from p2pstream.net.http import ServerConnection
 from p2pstream.net.listen import Listening, bind
 from p2pstream.net.stream import Stream, TcpStream
@@ -125,6 +128,11 @@ class Origin:
             while data := await stream.receive(65_536):
                 said += data
         self.heard.append(said)
+
+    async def g(self, stream: TcpStream) -> None:
+        """Go on and on."""
+        while True:
+            await stream.send(bytes(100_000))
 
     async def nothing(self, stream: TcpStream) -> None:
         """The client left without a word."""
@@ -309,3 +317,77 @@ async def test_an_origin_that_resets_breaks_its_stream_only(busy: Busy) -> None:
             await stream.receive(1)
         stream.close()
         await busy.go_on()
+
+
+# --- what is left -----------------------------------------------------------------------------
+
+
+async def left_in_the_answer(busy: Busy) -> None:
+    stream = await busy.open(b"g")
+    await stream.receive(1)
+    stream.abort()
+
+
+async def left_in_the_question(busy: Busy) -> None:
+    stream = await busy.open(b"w")
+    await stream.send(bytes(100_000))
+    stream.abort()
+
+
+async def reset_by_the_origin(busy: Busy) -> None:
+    stream = await busy.open(b"r")
+    await exactly(stream, 4)
+    await stream.send(b"?")
+    with pytest.raises(StreamBroken):
+        await stream.receive(1)
+    stream.close()
+
+
+async def refused(busy: Busy) -> None:
+    with socket.socket() as bound, pytest.raises(AgentDialFailed):
+        bound.bind((HOST, 0))
+        await busy.dial(bound.getsockname()[1], PATIENCE_SECONDS)
+
+
+async def cut_with_the_tunnel(busy: Busy) -> None:
+    stream = await busy.open(b"g")
+    await stream.receive(1)
+    busy.tunnel.end(TunnelLost("the network went"))
+    stream.close()
+
+
+@pytest.mark.parametrize(
+    "end",
+    [left_in_the_answer, left_in_the_question, reset_by_the_origin, refused, cut_with_the_tunnel],
+)
+async def test_nothing_of_a_stream_is_left_to_the_collector(
+    end: Callable[[Busy], Awaitable[None]],
+) -> None:
+    """It comes late: until then a stream that broke held both connections and the bytes between.
+
+    Exceptions do it, whose frames hold what holds the exception.
+    """
+    origin = Origin()
+    listening = Listening(bind(HOST, 0), origin.serve, max_connections=10)
+    origin.port = listening.port
+    async with a_tunnel() as (tunnel, agent), trio.open_nursery() as nursery:
+        nursery.start_soon(listening.serve, nursery)
+        await until(lambda: agent.tunnels)
+        (far,) = agent.tunnels.values()
+        gc.collect()
+        gc.disable()
+        try:
+            before = at_work()
+            await end(Busy(tunnel, agent, origin))
+            await until(lambda: not (tunnel.streams or far.streams or origin.open))
+            await trio.testing.wait_all_tasks_blocked(0.01)
+            left = [one for one in at_work() if one not in before]
+        finally:
+            gc.enable()
+        listening.close()
+        nursery.cancel_scope.cancel()
+    assert left == []
+
+
+def at_work() -> list[object]:
+    return [one for one in gc.get_objects() if isinstance(one, TunnelStream)]
