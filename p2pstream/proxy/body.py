@@ -85,6 +85,8 @@ class RequestBody:
 
     async def read(self) -> list[bytes]:
         """The next payload pieces, never empty; `[]` once complete. Errors: the client's faults."""
+        if self._decoder is not None and self._connection.buffer:
+            await trio.lowlevel.checkpoint()  # very small chunks: let others have their turn
         pieces = self.take_buffered()
         while not pieces and not self.complete:
             pieces = self._take(await self._receive())
@@ -140,9 +142,8 @@ class RequestBody:
         self.received = self._decoder.payload
         if self._limit and self.received > self._limit:
             raise BodyTooLarge(f"the body is past {self._limit} bytes")
-        if self._decoder.done:
-            self.complete = True
-            self._connection.buffer = self._decoder.rest
+        self.complete = self._decoder.done
+        self._connection.buffer = self._decoder.rest
         return pieces
 
     async def drain(self) -> bool:

@@ -113,6 +113,10 @@ class Relay:
                 await self.send(out)
             if decoder.done:
                 return decoder.rest
+            data = decoder.rest
+            if data:  # very small chunks: let others have their turn
+                await trio.lowlevel.checkpoint()
+                continue
             data = await self.receive()
             if not data:
                 raise UpstreamAborted("the origin closed inside a chunked body")

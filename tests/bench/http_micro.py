@@ -82,6 +82,8 @@ def _decode(coded: bytes) -> Callable[[], None]:
     def run() -> None:
         decoder = ChunkedDecoder()
         decoder.decode(coded)
+        while not decoder.done:
+            decoder.decode(decoder.rest)
         assert decoder.done
 
     return run

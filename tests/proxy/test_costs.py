@@ -216,7 +216,11 @@ def read_bytewise(data: bytes) -> object:
 
 
 def decode_whole(data: bytes) -> object:
-    return chunk(ChunkedDecoder().decode(data))
+    decoder = ChunkedDecoder()
+    decoded = [chunk(decoder.decode(data))]
+    while decoder.rest and not decoder.done:
+        decoded.append(chunk(decoder.decode(decoder.rest)))
+    return decoded
 
 
 def decode_bytewise(data: bytes) -> object:

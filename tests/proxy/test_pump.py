@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
+from p2pstream.wire.http1.body import ChunkedDecoder
+
 if TYPE_CHECKING:
     from tests.proxy.conftest import Lab, Wire
 
@@ -146,3 +148,49 @@ async def fill_forever(wire: Wire) -> None:
     with trio.fail_after(5):
         while True:
             await wire.stream.send_all(bytes(100_000))
+
+
+@pytest.mark.parametrize("way", ["up", "down"])
+async def test_the_smallest_chunks_let_others_have_their_turn(
+    lab: Lab, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A read holds forty thousand of them: a tenth of a second, and sixteen such reads may be
+    there at once.
+    """
+    chunks = b"1\r\nx\r\n" * 100_000 + b"0\r\n\r\n"
+    in_a_row = most = 0
+    plain = ChunkedDecoder.decode
+
+    def counted(self: ChunkedDecoder, data: bytes) -> list[bytes]:
+        nonlocal in_a_row, most
+        pieces = plain(self, data)
+        in_a_row += len(pieces)
+        most = max(most, in_a_row)
+        return pieces
+
+    async def others() -> None:
+        nonlocal in_a_row
+        while True:
+            in_a_row = 0
+            await trio.lowlevel.checkpoint()
+
+    monkeypatch.setattr(ChunkedDecoder, "decode", counted)
+    origin = await lab.origin()
+    proxy = lab.forward(origin)
+    client = await proxy.dial()
+    chunked = "Transfer-Encoding: chunked\r\n\r\n"
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(others)
+        await client.send(f"POST / HTTP/1.1\r\nHost: a\r\n{chunked}" if way == "up" else GET)
+        upstream = await origin.accept()
+        await upstream.head()
+        if way == "up":
+            nursery.start_soon(client.send, chunks)
+            assert await upstream.chunked() == b"x" * 100_000
+            await upstream.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+            await client.response()
+        else:
+            nursery.start_soon(upstream.send, f"HTTP/1.1 200 OK\r\n{chunked}".encode() + chunks)
+            assert (await client.response()).body == b"x" * 100_000
+        nursery.cancel_scope.cancel()
+    assert 0 < most <= 2048

@@ -14,7 +14,9 @@ Rules of the chunked coding (RFC 9112 §7.1; the stricter choice wherever it lea
 Limits: a chunk's size line is at most 4 KiB with its extensions; all extensions together may not
 outgrow the payload by more than 16 KiB (the limit Go's net/http took against one-byte chunks with
 long extensions); trailers are at most 16 KiB. No more than such a line is ever held back, and a
-byte is looked at a bounded number of times however the bytes come.
+byte is looked at a bounded number of times however the bytes come. One call takes about a
+millisecond at most: the smallest chunks cost as much time as large ones and are forty thousand to
+a read.
 """
 
 from __future__ import annotations
@@ -37,6 +39,7 @@ _SIZE_LINE: Final = re.compile(
 _MAX_LINE: Final = 4096
 _MAX_EXCESS: Final = 16 * 1024
 _MAX_TRAILERS: Final = 16 * 1024
+_MAX_PIECES: Final = 512
 
 
 class Framing(Enum):
@@ -64,7 +67,8 @@ def response_framing(head: ResponseHead, request_method: bytes) -> Framing:
 class ChunkedDecoder:
     """Takes the chunked coding off; one a body.
 
-    After `done`, `trailers` holds the trailer fields and `rest` the bytes past the body.
+    `rest` are the bytes that it has not looked at: past the body once it is `done`, else to be
+    given again. After `done`, `trailers` holds the trailer fields.
     """
 
     __slots__ = (
@@ -92,11 +96,15 @@ class ChunkedDecoder:
         """Payload bytes decoded so far."""
 
     def decode(self, data: bytes) -> list[bytes]:
-        """Payload pieces found in `data`, in order. Error: `HeadError` (bad coding)."""
+        """Payload pieces found in `data`, in order; `rest` is what to begin the next call with.
+
+        Error: `HeadError` (bad coding).
+        """
         pieces: list[bytes] = []
         if self.done:
             self.rest += data
             return pieces
+        self.rest = b""
         if self._held:
             self._held += data
             if not self._complete():
@@ -121,6 +129,9 @@ class ChunkedDecoder:
                 self.payload += left - 2
             self._left = 0
             position = after
+            if len(pieces) == _MAX_PIECES:
+                self.rest = data[position:]
+                break
         return pieces
 
     def _part(self, data: bytes, position: int, pieces: list[bytes]) -> None:

@@ -337,6 +337,8 @@ def _decoded(parts: list[bytes]) -> Outcome | None:
     try:
         for part in parts:
             payload += b"".join(decoder.decode(part))
+            while decoder.rest and not decoder.done:
+                payload += b"".join(decoder.decode(decoder.rest))
     except HeadError:
         return None
     trailers = [(lower, value) for lower, _, value in decoder.trailers if lower not in _FRAMING]

@@ -32,6 +32,8 @@ def decode(parts: list[bytes]) -> tuple[ChunkedDecoder, bytes]:
     pieces: list[bytes] = []
     for part in parts:
         pieces += decoder.decode(part)
+        while decoder.rest and not decoder.done:
+            pieces += decoder.decode(decoder.rest)
     assert all(pieces), "an empty piece"
     assert decoder.payload == sum(map(len, pieces))
     return decoder, b"".join(pieces)
@@ -247,6 +249,18 @@ def test_one_byte_chunks_have_no_limit_of_their_own() -> None:
     decoder, payload = decode([b"1\r\nx\r\n" * 20_000 + b"0\r\n\r\n"])
     assert decoder.done
     assert payload == b"x" * 20_000
+
+
+def test_so_many_chunks_at_once() -> None:
+    """A read may hold forty thousand, which would take a tenth of a second in one go."""
+    decoder = ChunkedDecoder()
+    data = b"1\r\nx\r\n" * 2_000 + b"0\r\n\r\n" + TAIL
+    taken = []
+    while not decoder.done:
+        taken.append(len(decoder.decode(data)))
+        data = decoder.rest
+    assert (sum(taken), max(taken)) == (2_000, 512)
+    assert data == TAIL
 
 
 def _held(decoder: ChunkedDecoder) -> int:
