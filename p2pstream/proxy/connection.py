@@ -128,6 +128,9 @@ class Connection:
                 raw = await self._read_head(wait_seconds)
                 if raw is None:
                     return
+                if len(raw) > _REMEMBERED_BYTES:
+                    # Turns are counted by calls, and this may cost what a hundred usual ones do.
+                    await trio.lowlevel.checkpoint()
                 if listeners is not self.server.snapshot.listeners:
                     listeners = self.server.snapshot.listeners
                     self._reloaded()

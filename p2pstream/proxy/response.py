@@ -6,6 +6,8 @@ import time
 from math import inf
 from typing import TYPE_CHECKING, Final
 
+import trio
+
 from p2pstream.errors import (
     AgentDisconnected,
     ClientCancelled,
@@ -146,6 +148,7 @@ async def _read_response(x: Exchange, upstream: Upstream, upgrade: bytes) -> _Re
             except BaseException:
                 x.responding = True  # half of it may have gone out: no place for another answer
                 raise
+        await trio.lowlevel.checkpoint()  # a hundred of 64 KiB may be there at once
     raise UpstreamInvalidResponse(f"{_MAX_INTERIM} interim responses and no final one")
 
 

@@ -505,6 +505,23 @@ class Lab:
             origin.close()
 
 
+class InARow:
+    """Counts what one task does while nobody else has a turn; `most` is the longest such run."""
+
+    def __init__(self) -> None:
+        self.most = 0
+        self._now = 0
+
+    def add(self, count: int = 1) -> None:
+        self._now += count
+        self.most = max(self.most, self._now)
+
+    async def others(self) -> None:
+        while True:
+            self._now = 0
+            await trio.lowlevel.checkpoint()
+
+
 def blocks(script: str) -> Iterator[tuple[str, str]]:
     """(`C>` and the like, bytes as text): neighbouring lines of one side are sent together."""
     side, data = "", ""
@@ -524,6 +541,15 @@ def blocks(script: str) -> Iterator[tuple[str, str]]:
             data += text + "\r\n"
     if data:
         yield side, data
+
+
+@pytest.fixture
+async def in_a_row() -> AsyncIterator[InARow]:
+    made = InARow()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(made.others)
+        yield made
+        nursery.cancel_scope.cancel()
 
 
 @pytest.fixture

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
+from p2pstream.wire.http1.head import Fields, parse_fields
+
 if TYPE_CHECKING:
-    from tests.proxy.conftest import Lab, Proxy
+    from tests.proxy.conftest import InARow, Lab, Proxy
 
 GET = "GET / HTTP/1.1\r\nHost: app.example\r\n\r\n"
 OK = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nDate: today\r\n\r\nok"
@@ -78,6 +80,26 @@ async def test_a_flood_of_pipelined_requests_does_not_starve_others(lab: Lab) ->
     assert len(proxy.records) < 2000
     for _ in range(2000):
         await flood.response()
+
+
+async def test_long_heads_let_others_have_their_turn(
+    lab: Lab, in_a_row: InARow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of 64 KiB takes tens of milliseconds, and turns are counted by reads, sixteen of them."""
+
+    def counted(block: bytes) -> Fields:
+        in_a_row.add()
+        return parse_fields(block)
+
+    monkeypatch.setattr("p2pstream.proxy.connection.parse_fields", counted)
+    proxy = static(lab)
+    client = await proxy.dial()
+    requests = [f"{GET[:-2]}X-{n}: {'x' * 3000}\r\n\r\n" for n in range(200)]
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(client.send, "".join(requests))
+        for _ in requests:
+            assert (await client.response()).body == b"hello"
+    assert 0 < in_a_row.most <= 4
 
 
 async def test_a_client_that_sends_and_never_reads_is_stopped(lab: Lab) -> None:

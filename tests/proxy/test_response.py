@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
+from p2pstream.wire.http1.head import Fields, parse_fields
+
 if TYPE_CHECKING:
-    from tests.proxy.conftest import Lab
+    from tests.proxy.conftest import InARow, Lab
 
 GET = "GET / HTTP/1.1\r\nHost: app.example\r\n\r\n"
 UPGRADE = "GET /chat HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
@@ -247,6 +249,27 @@ async def test_bytes_are_counted(lab: Lab) -> None:
     assert (record.bytes_in, record.bytes_out) == (3, len(expected))
     assert record.first_byte is not None
     assert 0 < record.first_byte <= record.duration
+
+
+async def test_interim_responses_let_others_have_their_turn(
+    lab: Lab, in_a_row: InARow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A hundred of 64 KiB may have come at once, each tens of milliseconds of work."""
+
+    def counted(block: bytes) -> Fields:
+        in_a_row.add()
+        return parse_fields(block)
+
+    monkeypatch.setattr("p2pstream.proxy.response.parse_fields", counted)
+    origin = await lab.origin()
+    proxy = lab.forward(origin)
+    client = await proxy.dial()
+    await client.send(GET)
+    upstream = await origin.accept()
+    await upstream.head()
+    await upstream.send("HTTP/1.1 103 Early Hints\r\n\r\n" * 90 + "HTTP/1.1 204 No\r\n\r\n")
+    assert len((await client.response()).informational) == 90
+    assert 0 < in_a_row.most <= 4
 
 
 async def test_the_date_we_add_is_todays(lab: Lab) -> None:
