@@ -129,7 +129,7 @@ class Runtime:
         """Serve until SIGTERM or SIGINT. Errors: `CommandError` when it cannot start."""
         with trio.open_signal_receiver(*_SIGNALS) as signals:
             async with self.observing, trio.open_nursery() as nursery:
-                self._nursery = nursery
+                self._clients = await nursery.start(_held)
                 try:
                     await self._start(nursery)
                     self._serving = True
@@ -157,7 +157,7 @@ class Runtime:
         await nursery.start(self._management.serve)
         contexts = self._listeners.contexts(self.config)
         prepared = self._listeners.prepare(self.config, contexts)
-        self._listeners.settle(prepared, nursery)
+        self._listeners.settle(prepared, self._clients)
         for task in (
             self.observing.run,
             self.access_log.run,
@@ -208,6 +208,8 @@ class Runtime:
             await self._listeners.drained()
         if scope.cancelled_caught:
             log.warning("%d connections are cut", len(self.proxy.connections))
+            self._clients.cancel_scope.cancel()
+            await self._listeners.drained()  # the goodbye waits for what they have of the agents
         self.monitor.stop()
         await self.watching.drain()
         self.upstreams.close()  # first: the goodbye waits for every stream, the kept-alive ones too
@@ -307,7 +309,7 @@ class Runtime:
         self.observing.retain(config.server.retention_days)
         replaced = self.board.rebind(snapshot.tables)
         self.proxy.snapshot = snapshot
-        gone = self._listeners.settle(ready.sockets, self._nursery)
+        gone = self._listeners.settle(ready.sockets, self._clients)
         self.hub.apply(config.agents)
         self.monitor.follow()
         self.access_log.follow(ready.log)
@@ -326,6 +328,13 @@ class Runtime:
         )
         self.origins.read_ca_files_anew()
         await let_go(old, new, replaced)
+
+
+async def _held(task_status: trio.TaskStatus[trio.Nursery]) -> None:
+    """Be the parent of tasks that may be cut together, before others are."""
+    async with trio.open_nursery() as nursery:
+        task_status.started(nursery)
+        await trio.sleep_forever()
 
 
 def _address(listener: Listener) -> str:

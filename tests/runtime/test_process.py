@@ -69,6 +69,27 @@ async def test_it_is_ready_once_it_listens_and_until_it_is_told_to_leave(
         await held.aclose()
 
 
+async def test_who_outlasts_the_grace_is_cut_before_the_agents_are_told_goodbye(
+    site: Any, start: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It waits for their streams, which WebSockets have for as long as they last."""
+    site.write(site.listener(), server="shutdown_grace_millis = 1")
+    await start()
+    held = await site.connect()
+    await held.send_all(b"GET / HTTP/1.1\r\n")
+    with trio.fail_after(10):
+        while not site.runtime.proxy.connections:  # noqa: ASYNC110 -- nothing tells of it
+            await trio.sleep(0.001)
+    left: list[int] = []
+
+    async def drain() -> None:
+        left.append(len(site.runtime.proxy.connections))
+
+    monkeypatch.setattr(site.runtime.hub, "drain", drain)
+    await site.runtime.drain()
+    assert left == [0]
+
+
 OWNER = """
 import os, sys, time
 from pathlib import Path
