@@ -226,7 +226,9 @@ class RouteDetails(Route):
 
 
 class Request(TypedDict):
-    """One request that ended. `host` and `path` are as the client sent them."""
+    """One request that ended. `host` and `path` are as the client sent them; past 2048 bytes,
+    `...` stands for the rest.
+    """
 
     id: str
     at: float

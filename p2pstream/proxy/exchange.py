@@ -24,7 +24,7 @@ from p2pstream.errors import (
     StreamError,
     bare,
 )
-from p2pstream.observe.records import Record
+from p2pstream.observe.records import MOST_KEPT, Record, shortened
 from p2pstream.policy.compiled import CompiledRoute
 from p2pstream.policy.decide import Choice, Tried, choose
 from p2pstream.policy.forward import ends_here
@@ -282,6 +282,9 @@ def _host(authority: bytes) -> str:
 def _record(x: Exchange) -> None:
     """Make the request's one record."""
     head = x.head
+    method, host, path = head.method, head.authority, head.path
+    if len(method) + len(host) + len(path) > MOST_KEPT:
+        method, host, path = shortened(method), shortened(host), shortened(path)
     fault = x.fault
     ended = _clock()
     server = x.connection.server
@@ -295,9 +298,9 @@ def _record(x: Exchange) -> None:
                 x.route_id,
                 x.target_name,
                 x.agent_id,
-                head.method,
-                head.authority,
-                head.path,
+                method,
+                host,
+                path,
                 x.status,
                 None if fault is None else fault.kind,
                 x.bytes_in if x.body is None else x.body.received,

@@ -170,6 +170,23 @@ async def test_no_usable_target(lab: Lab, accept: str, html: bool) -> None:
     await recorded(proxy, 503, "no_route_target_available")
 
 
+@pytest.mark.parametrize("what", ["method", "host", "path"])
+async def test_a_record_keeps_a_part_of_what_is_very_long(lab: Lab, what: str) -> None:
+    """Ten thousand of them are held, and a head may be 64 KiB."""
+    proxy = lab.forward(await lab.origin())
+    sent = {"method": "GET", "path": "/", "host": "a"}
+    kept = dict(sent)
+    sent[what] += "x" * 9000
+    kept[what] = sent[what][:2048] + "..."
+    client = await proxy.dial()
+    await client.send("{method} {path} HTTP/1.1\r\nHost: {host}\r\n\r\n".format_map(sent))
+    client.close()
+    record = await proxy.record()
+    assert record.method.decode() == kept["method"]
+    assert record.path.decode() == kept["path"]
+    assert record.host.decode() == kept["host"]
+
+
 # --- connecting -----------------------------------------------------------------------------
 
 
