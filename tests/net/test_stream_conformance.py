@@ -299,7 +299,8 @@ async def test_close_wakes_a_reader(pair: Pair) -> None:
 
 async def test_close_wakes_a_writer(pair: Pair) -> None:
     await fill(pair.near)
-    async with expecting(StreamClosed, lambda: pair.near.send(b"more")):
+    # More than the kernel may find room for after all, on a busy machine.
+    async with expecting(StreamClosed, lambda: pair.near.send(bytes(16 << 20))):
         pair.near.close()
 
 
