@@ -9,7 +9,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
-from tests.e2e.conftest import Program, Site
+from tests.e2e.conftest import Site
+from tests.programs import Program
 
 SCRIPT: Final = "<script>window.hacked = 1</script>"
 IMAGE: Final = "<img src=x onerror='window.hacked = 2'>"

@@ -7,8 +7,7 @@ import json
 import signal
 import subprocess
 import sys
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -16,61 +15,7 @@ from typing import Any
 import pytest
 
 from tests.ports import free_port
-
-# Nothing here takes a second; what has not happened after this long will not.
-PATIENCE_SECONDS = 30.0
-
-
-def wait_until(what: str, condition: Callable[[], object]) -> None:
-    """Poll a condition of another process."""
-    pause = threading.Event()
-    for _ in range(int(PATIENCE_SECONDS / 0.02)):
-        try:
-            if condition():
-                return
-        except OSError:
-            pass
-        pause.wait(0.02)
-    raise AssertionError(f"{what}: not within {PATIENCE_SECONDS:g} s")
-
-
-class Program:
-    """A program that a test started; ends with the test."""
-
-    def __init__(self, stack: ExitStack, log: Path, *command: str) -> None:
-        self.log = log
-        output = stack.enter_context(log.open("a"))
-        self.process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
-        stack.callback(self.kill)
-
-    def signal(self, number: int) -> None:
-        """Send a signal."""
-        self.process.send_signal(number)
-
-    def wait(self) -> int:
-        """Wait for its end; the exit code."""
-        return self.process.wait(PATIENCE_SECONDS)
-
-    def kill(self) -> None:
-        """End it now."""
-        if self.process.poll() is None:
-            self.process.kill()
-        self.process.wait()
-
-    def says(self, text: str) -> None:
-        """Wait for a text in its log."""
-        wait_until(
-            f"{self.log.name} says {text!r}; it says:\n{self.log.read_text()}",
-            lambda: text in self.log.read_text() or self.process.poll() is not None,
-        )
-        assert text in self.log.read_text(), self.log.read_text()
-
-    @property
-    def peak_bytes(self) -> int:
-        """The most memory it has had resident (VmHWM)."""
-        status = Path(f"/proc/{self.process.pid}/status").read_text()
-        (line,) = [line for line in status.splitlines() if line.startswith("VmHWM")]
-        return int(line.split()[1]) * 1024
+from tests.programs import HOST, PATIENCE_SECONDS, Program, first_line, ours, wait_until
 
 
 class Site:
@@ -87,13 +32,8 @@ class Site:
 
     def start_origin(self) -> None:
         """Start the origin."""
-        script = str(Path(__file__).with_name("origin.py"))
-        process = subprocess.Popen((sys.executable, script), stdout=subprocess.PIPE, text=True)
-        self.stack.callback(process.wait)
-        self.stack.callback(process.kill)
-        assert process.stdout is not None
-        with process.stdout:
-            self.origin_port = int(process.stdout.readline())
+        script = Path(__file__).with_name("origin.py")
+        self.origin_port = int(first_line(self.stack, sys.executable, script))
 
     def write(self, routes: str) -> None:
         """Write the file, whole at any moment: what every test has, and the routes."""
@@ -116,7 +56,7 @@ port = {self.port}
 
     def run(self, *arguments: str, code: int = 0) -> str:
         """Run one of our commands to its end; what it printed."""
-        command = (sys.executable, "-m", "p2pstream", *arguments, "--config", str(self.config))
+        command = ours(*arguments, "--config", self.config)
         done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_SECONDS)
         assert done.returncode == code, done.stdout + done.stderr
         return done.stdout + done.stderr
@@ -130,7 +70,7 @@ port = {self.port}
     def _program(self, kind: str, *arguments: str) -> Program:
         self._count += 1
         log = self.folder / f"{kind}-{self._count}.log"
-        return Program(self.stack, log, sys.executable, "-m", "p2pstream", kind, *arguments)
+        return Program(self.stack, log, *ours(kind, *arguments)).start()
 
     def serve(self) -> Program:
         """Start the server and wait until it serves."""
@@ -146,7 +86,7 @@ port = {self.port}
 
     def connect(self) -> http.client.HTTPConnection:
         """A client's connection to the listener."""
-        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE_SECONDS)
+        return http.client.HTTPConnection(HOST, self.port, timeout=PATIENCE_SECONDS)
 
     def get(self, path: str = "/") -> tuple[int, bytes]:
         """One request on a connection of its own."""

@@ -1,22 +1,19 @@
-"""What the failover scenario plays with: programs, links that fail on demand, a steady load."""
+"""What the failover scenario plays with: links that fail on demand, a steady load."""
 
 from __future__ import annotations
 
 import http.client
 import json
-import signal
 import ssl
 import subprocess
-import sys
 from collections import Counter
-from contextlib import ExitStack
-from pathlib import Path
 from typing import Any, Final
 
 import trio
 from attrs import define, field, frozen
 
-HOST: Final = "127.0.0.1"
+from tests.programs import HOST, ours
+
 ADMIN_TOKEN: Final = "only-for-this-run"
 # Nothing here takes a second on an idle machine; what has not happened after this will not.
 PATIENCE_SECONDS: Final = 20.0
@@ -30,44 +27,11 @@ class StageError(Exception):
     """The scenario cannot go on, or did not come out as promised."""
 
 
-class Program:
-    """A program that can be started, ended, and started again; its output goes to a log."""
-
-    def __init__(self, stack: ExitStack, log: Path, *command: str) -> None:
-        self._command = command
-        self._log = stack.enter_context(log.open("a"))
-        self._process: subprocess.Popen[bytes] | None = None
-        stack.callback(self.kill)
-
-    def start(self) -> None:
-        """Start it; whether it is ready is for others to see."""
-        self._process = subprocess.Popen(self._command, stdout=self._log, stderr=subprocess.STDOUT)
-
-    def signal(self, number: int) -> None:
-        """Send a signal."""
-        assert self._process is not None
-        self._process.send_signal(number)
-
-    def kill(self) -> None:
-        """End it now (kill -9); a paused one too."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            self._process = None
-
-    async def terminated(self) -> int:
-        """Ask it to end, and wait; its exit code."""
-        assert self._process is not None
-        self._process.send_signal(signal.SIGTERM)
-        code = await trio.to_thread.run_sync(self._process.wait, PATIENCE_SECONDS)
-        self._process = None
-        return code
-
-
 def run(*arguments: str) -> str:
     """Run one of our commands; what it printed. Error: `StageError`."""
-    command = (sys.executable, "-m", "p2pstream", *arguments)
-    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_SECONDS)
+    done = subprocess.run(
+        ours(*arguments), capture_output=True, text=True, timeout=PATIENCE_SECONDS
+    )
     if done.returncode:
         raise StageError(f"p2pstream {' '.join(arguments)}: {done.stderr}{done.stdout}")
     return done.stdout

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import socket
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from typing import Any
 
 import pytest
 
-from tests.e2e.conftest import PATIENCE_SECONDS, Program, wait_until
+from tests.programs import PATIENCE_SECONDS, Program, ours, wait_until
 
 # A server without work has 15 or so; an agent's tunnel and an origin's connection are one each.
 DESCRIPTORS = 100
@@ -40,9 +39,9 @@ def answered(client: socket.socket) -> None:
 
 def poor_server(site: Any) -> Program:
     """A server that may have few descriptors."""
-    command = (sys.executable, "-m", "p2pstream", "serve", "--config", str(site.config))
+    command = ours("serve", "--config", site.config)
     limit = ("sh", "-c", f'ulimit -n {DESCRIPTORS}; exec "$@"', "sh")
-    program = Program(site.stack, site.folder / "poor.log", *limit, *command)
+    program = Program(site.stack, site.folder / "poor.log", *limit, *command).start()
     program.says("serving")
     return program
 

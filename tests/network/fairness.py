@@ -35,7 +35,8 @@ from typing import Final
 from attrs import frozen
 
 from p2pstream.wire.yamux.window import MAX_WINDOW
-from tests.network.site import HOST, Site
+from tests.network.site import Site
+from tests.programs import HOST
 
 # Requests for 1 KiB come one after another, this far apart: three hundred a second at most.
 _PAUSE_SECONDS: Final = 0.003

@@ -45,7 +45,8 @@ from attrs import define, field
 
 from tests.network.namespaces import SERVER, Network, why_not
 from tests.network.relay import Relay
-from tests.network.site import HOST, Running, Site
+from tests.network.site import Site
+from tests.programs import HOST, Program
 
 ADMIN_TOKEN: Final = "only-for-this-run"
 # Longer than the keepalive takes at most: 20 s until it asks, 10 s for the answer.
@@ -86,7 +87,7 @@ class Case:
     host: int
     agent_id: str
     token: str
-    agent: Running
+    agent: Program
     said: list[str] = field(factory=list)
     faults: list[str] = field(factory=list)
 

@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 import socket
-import subprocess
 import sys
-import threading
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
 from p2pstream.manage.enrol import Enrolled, create
-from tests.e2e.stage import HOST, Program
 from tests.ports import free_port
-
-# Nothing that is waited for takes a second on an idle machine.
-PATIENCE_SECONDS: Final = 30.0
+from tests.programs import HOST, Program, first_line, ours, wait_until
 
 CONFIG: Final = """
 include = ["agents.d/*.toml"]
@@ -46,69 +40,6 @@ upstream_connect_timeout_millis = {connect_millis}
 """
 
 
-def wait_until(what: str, condition: Callable[[], object]) -> None:
-    """Poll a condition of another process. Error: `AssertionError`."""
-    pause = threading.Event()
-    end = time.monotonic() + PATIENCE_SECONDS
-    while time.monotonic() < end:
-        try:
-            if condition():
-                return
-        except OSError:
-            pass
-        pause.wait(0.02)
-    raise AssertionError(f"{what}: not within {PATIENCE_SECONDS:g} s")
-
-
-class Running(Program):
-    """A program with a log that can be asked what it says."""
-
-    def __init__(self, stack: ExitStack, log: Path, *command: str) -> None:
-        super().__init__(stack, log, *command)
-        self.log = log
-
-    def says(self, text: str, times: int = 1) -> None:
-        """Wait for a text in its log."""
-
-        def is_there() -> bool:
-            assert self._process is not None
-            ended = self._process.poll()
-            said = self.log.read_text()
-            if said.count(text) < times and ended is not None:
-                raise AssertionError(f"{self.log.name} ended with {ended}:\n{said}")
-            return said.count(text) >= times
-
-        wait_until(f"{self.log} says {text!r}", is_there)
-
-    def stop(self) -> None:
-        """Ask it to end, and wait: it may have processes of its own to end."""
-        if self._process is not None:
-            self._process.terminate()
-            self._process.wait(PATIENCE_SECONDS)
-
-    @property
-    def pid(self) -> int:
-        """Its process id."""
-        assert self._process is not None
-        return self._process.pid
-
-    @property
-    def memory_bytes(self) -> int:
-        """What it has resident now."""
-        return int(self._of("status", "VmRSS")) * 1024
-
-    @property
-    def cpu_seconds(self) -> float:
-        """User and system time that it has used."""
-        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / 100
-
-    def _of(self, file: str, name: str) -> str:
-        text = Path(f"/proc/{self.pid}/{file}").read_text()
-        (line,) = [line for line in text.splitlines() if line.startswith(name)]
-        return line.split()[1]
-
-
 class Site:
     """What runs, and its file."""
 
@@ -119,7 +50,7 @@ class Site:
         self.port = free_port()
         self.management_port = free_port()
         self.origin_port = 0
-        self.server: Running
+        self.server: Program
 
     def start_origin(self) -> int:
         """Start the origin of the end-to-end tests; its port."""
@@ -128,20 +59,13 @@ class Site:
 
     def script(self, path: Path, *arguments: str) -> int:
         """Start a script that prints its port, and go on with that."""
-        return self._port_of((sys.executable, str(path), *arguments))
+        return int(first_line(self.stack, sys.executable, path, *arguments))
 
     def relay(self, to: int, **options: float) -> int:
         """Start a line to a port (see `relay`); its own port."""
         words = [f"--{name}={value}" for name, value in options.items()]
-        return self._port_of((sys.executable, "-m", "tests.network.relay", "--to", str(to), *words))
-
-    def _port_of(self, command: Sequence[str]) -> int:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE)
-        self.stack.callback(process.wait)
-        self.stack.callback(process.kill)
-        assert process.stdout is not None
-        with process.stdout:
-            return int(process.stdout.readline())
+        command = (sys.executable, "-m", "tests.network.relay", "--to", to, *words)
+        return int(first_line(self.stack, *command))
 
     def write(self, routes: str, management: str = "") -> None:
         """Write the file; `management` are lines of that table."""
@@ -159,13 +83,11 @@ class Site:
         """Declare an agent with the label agent = NAME."""
         return create(self.config, name, {"agent": name})
 
-    def program(self, name: str, *command: str) -> Running:
+    def program(self, name: str, *command: str) -> Program:
         """Start something whose log is NAME.log."""
         log = self.folder / f"{name}.log"
         log.unlink(missing_ok=True)
-        running = Running(self.stack, log, *command)
-        running.start()
-        return running
+        return Program(self.stack, log, *command).start()
 
     @staticmethod
     def wait_for_port(port: int) -> None:
@@ -177,22 +99,17 @@ class Site:
 
         wait_until(f"port {port}", listens)
 
-    def serve(self) -> Running:
+    def serve(self) -> Program:
         """Start the server, and wait until it serves."""
-        command = (sys.executable, "-m", "p2pstream", "serve", "--config", str(self.config))
-        self.server = self.program("serve", *command)
+        self.server = self.program("serve", *ours("serve", "--config", self.config))
         self.server.says("serving")
         return self.server
 
     def agent(
         self, name: str, token: str, *options: str, prefix: Sequence[str] = (), wait: bool = True
-    ) -> Running:
+    ) -> Program:
         """Start an agent, and wait until it is connected."""
-        command = (sys.executable, "-m", "p2pstream", "agent", "--token", token, *options)
-        agent = self.program(name, *prefix, *command)
+        agent = self.program(name, *prefix, *ours("agent", "--token", token, *options))
         if wait:
             agent.says("connected to")
         return agent
-
-
-__all__ = ["HOST", "Running", "Site", "free_port"]

@@ -17,8 +17,9 @@ from typing import Final
 import pytest
 
 from p2pstream.net.ca import Authority
-from tests.network.site import HOST, Running, Site
+from tests.network.site import Site
 from tests.ports import free_port
+from tests.programs import HOST, Program
 
 PACKAGED: Final = Path(__file__).parents[2] / "packaging" / "nginx-in-front.conf"
 MAIN: Final = """
@@ -70,7 +71,7 @@ class Front:
         main = MAIN.format(temporary=places, included=folder / "p2pstream.conf")
         (folder / "nginx.conf").write_text(main)
 
-    def start(self) -> Running:
+    def start(self) -> Program:
         """Start nginx, and wait until it answers."""
         running = self.site.program("nginx", *self._command)
         self.site.stack.callback(running.stop)  # killed, it would leave its workers behind
@@ -91,7 +92,7 @@ class Front:
         finally:
             connection.close()
 
-    def agent(self, name: str, token: str, *, trusting: bool = True, wait: bool = True) -> Running:
+    def agent(self, name: str, token: str, *, trusting: bool = True, wait: bool = True) -> Program:
         """Start an agent whose system trusts the certificate's CA, or does not."""
         trust = self.ca if trusting else self.site.folder / "empty.pem"
         trust.touch()

@@ -27,7 +27,8 @@ from attrs import frozen
 
 from p2pstream.agents.credentials import Token
 from p2pstream.net.ca import Authority
-from tests.network.site import HOST, Site
+from tests.network.site import Site
+from tests.programs import HOST
 
 WINDOW: Final = 256 * 1024
 ROOT: Final = Path(__file__).parents[2]

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import signal
-import subprocess
 import sys
 import tempfile
 from contextlib import ExitStack
@@ -20,8 +18,9 @@ from typing import Final
 
 import trio
 
+from tests.programs import Program, ours
 from tests.soak.fleet_site import FleetSite
-from tests.soak.load import PATIENCE_SECONDS, Rate
+from tests.soak.load import Rate
 from tests.soak.site import Site
 
 _SLOW_SECONDS: Final = 0.3
@@ -126,34 +125,25 @@ class Agent:
     def __init__(self, stack: ExitStack, site: FleetSite, number: int) -> None:
         self.codes: list[int] = []
         """How those that ended on their own ended."""
-        self._stack = stack
-        self._token = site.folder / f"{number}.token"
-        self._token.write_text(site.tokens[number])
-        self._log = site.folder / f"agent-{number}.log"
-        self._process: subprocess.Popen[bytes]
+        token = site.folder / f"{number}.token"
+        token.write_text(site.tokens[number])
+        command = ours("agent", "--token-file", token)
+        self._program = Program(stack, site.folder / f"agent-{number}.log", *command)
         self._starts = 0
 
     def start(self) -> None:
         """Start it."""
         self._starts += 1
-        output = self._stack.enter_context(self._log.open("a"))
-        command = (sys.executable, "-m", "p2pstream", "agent", "--token-file", str(self._token))
-        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
-        self._process = process
-        self._stack.callback(process.wait)
-        self._stack.callback(process.kill)
+        self._program.start()
 
     async def connected(self) -> None:
         """Wait until it is."""
-        with trio.fail_after(PATIENCE_SECONDS):
-            while self._log.read_text().count("connected to") < self._starts:  # noqa: ASYNC110 - another process has no event
-                await trio.sleep(0.02)
+        await trio.to_thread.run_sync(self._program.says, "connected to", self._starts)
 
     async def end(self) -> float:
         """Tell it to leave, wait until it has; how many seconds that took."""
         begun = trio.current_time()
-        self._process.send_signal(signal.SIGTERM)
-        self.codes.append(await trio.to_thread.run_sync(self._process.wait))
+        self.codes.append(await trio.to_thread.run_sync(self._program.stop))
         return trio.current_time() - begun
 
 

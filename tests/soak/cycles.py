@@ -37,7 +37,7 @@ from p2pstream.manage import identity
 from p2pstream.manage.server import Management
 from p2pstream.net.reactor import current_reactor
 from p2pstream.net.stream import Stream
-from tests.soak.fleet_site import resident_bytes
+from tests.programs import resident_bytes
 
 WAYS: Final = ("cut by the server", "reset by the network", "the agent drains", "the agent dies")
 # Caches fill, pools of the allocator too: several rounds of all ways.

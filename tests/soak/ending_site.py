@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from contextlib import ExitStack
 from pathlib import Path
 
-from tests.soak.site import Site, wait_until
+from tests.programs import Program
+from tests.soak.site import Site
 from tests.soak.watched import held
 
 AGENT = 'transport = "agent"\nagent_selector.match_labels = {{ site = "{site}" }}'
@@ -74,7 +74,7 @@ class EndingSite(Site):
 
     def __init__(self, stack: ExitStack, folder: Path) -> None:
         super().__init__(stack, folder)
-        self.watched: dict[str, subprocess.Popen[bytes]] = {}
+        self.watched: dict[str, Program] = {}
 
     def start(self, relay_url: str) -> None:
         """Declare the agents, start the programs."""
@@ -82,32 +82,21 @@ class EndingSite(Site):
         for name in ("steady", "shaky", "absent"):
             made = self.run("agents", "create", name, "--label", f"site={name}")
             tokens[name] = made["token"]
-        self._watch("server", "serve", "--config", str(self.config))
-        self._wait("server", "serving")
-        self._watch("agent", "agent", "--token", tokens["steady"])
-        self._wait("agent", "connected")
-        log = self.folder / "shaky.log"
-        process = self._start(log, "agent", "--token", tokens["shaky"], "--server", relay_url)
-        wait_until(log.name, lambda: self._says(log, process, "connected"))
+        self._watch("server", "serve", "--config", str(self.config)).says("serving")
+        self._watch("agent", "agent", "--token", tokens["steady"]).says("connected")
+        self.agent(tokens["shaky"], "--server", relay_url, name="shaky")
 
-    def _wait(self, name: str, text: str) -> None:
-        log, process = self.folder / f"{name}.log", self.watched[name]
-        wait_until(name, lambda: self._says(log, process, text))
-
-    def _watch(self, name: str, *arguments: str) -> None:
-        output = self.stack.enter_context((self.folder / f"{name}.log").open("w"))
-        file = str(self.folder / f"{name}.json")
-        command = (sys.executable, "-m", "tests.soak.watched", file, *arguments)
-        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
-        self.stack.callback(process.wait)
-        self.stack.callback(process.kill)
-        self.watched[name] = process
+    def _watch(self, name: str, *arguments: str) -> Program:
+        command = (sys.executable, "-m", "tests.soak.watched", self.folder / f"{name}.json")
+        program = Program(self.stack, self.folder / f"{name}.log", *command, *arguments)
+        self.watched[name] = program.start()
+        return program
 
     def held(self) -> dict[str, dict[str, int]]:
         """What the watched programs hold now."""
         return {
-            name: held(process, self.folder / f"{name}.json")
-            for name, process in self.watched.items()
+            name: held(program, self.folder / f"{name}.json")
+            for name, program in self.watched.items()
         }
 
     def failures(self) -> dict[str, int]:

@@ -18,7 +18,8 @@ from typing import Final
 
 import trio
 
-from tests.soak.fleet_site import Agents, FleetSite, cpu_seconds, resident_bytes, wait_until_up
+from tests.programs import cpu_seconds, resident_bytes
+from tests.soak.fleet_site import Agents, FleetSite, wait_until_up
 from tests.soak.site import raise_descriptor_limit
 
 _MOST_SECONDS: Final = 60.0
@@ -64,7 +65,7 @@ async def _return(
     """End the server, start it again, and watch until all are back, and some seconds longer."""
     count = len(site.tokens)
     begun = trio.current_time()
-    site.server.send_signal(number)
+    site.server.signal(number)
     await trio.to_thread.run_sync(site.server.wait)
     left = trio.current_time()
     await trio.sleep(away_seconds)

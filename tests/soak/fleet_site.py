@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import threading
@@ -16,12 +15,11 @@ from p2pstream.config.scalars import TokenHash
 from p2pstream.manage.checked import load_checked
 from p2pstream.manage.enrol import issue_token
 from tests.ports import free_port
+from tests.programs import wait_until
 from tests.soak.site import Site
 
 # A thousand agents take ten seconds of CPU to come, of a machine that may have other work.
 _PATIENCE_SECONDS: Final = 240.0
-_LOOK_SECONDS: Final = 0.05
-_TICKS: Final = os.sysconf("SC_CLK_TCK")
 
 
 class FleetSite(Site):
@@ -65,13 +63,9 @@ port = {self.port}
 
 def wait_until_up(agents: Sequence[Agents], count: int) -> None:
     """Wait until so many tunnels are up in all."""
-    pause = threading.Event()
-    for _ in range(round(_PATIENCE_SECONDS / _LOOK_SECONDS)):
-        if sum(one.up for one in agents) == count:
-            return
-        pause.wait(_LOOK_SECONDS)
-    up = [one.up for one in agents]
-    raise SystemExit(f"{up} of {count} agents are up after {_PATIENCE_SECONDS:g} s")
+    wait_until(
+        f"{count} agents are up", lambda: sum(one.up for one in agents) == count, _PATIENCE_SECONDS
+    )
 
 
 class Agents:
@@ -102,21 +96,3 @@ class Agents:
         with self.process.stdout as lines:
             for line in lines:
                 self.up = int(line)
-
-
-def resident_bytes(pid: int, key: str = "VmRSS") -> int:
-    """What a process has in memory now; `VmHWM`: the most it has had."""
-    status = Path(f"/proc/{pid}/status").read_text()
-    (line,) = [line for line in status.splitlines() if line.startswith(key)]
-    return int(line.split()[1]) * 1024
-
-
-def cpu_seconds(pid: int) -> float:
-    """What a process has computed so far, in user and system mode."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / _TICKS
-
-
-def descriptors(pid: int) -> int:
-    """How many a process has open."""
-    return len(os.listdir(f"/proc/{pid}/fd"))

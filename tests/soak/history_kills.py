@@ -16,7 +16,6 @@ import json
 import logging
 import random
 import sqlite3
-import subprocess
 import sys
 import tempfile
 import time
@@ -33,9 +32,10 @@ from p2pstream.agents.bootstrap import servers_of
 from p2pstream.agents.credentials import Token
 from p2pstream.agents.remote import RemoteAgent
 from tests.ports import free_port
+from tests.programs import Program
 from tests.soak.history_server import FLUSH_SECONDS
 from tests.soak.load import Client
-from tests.soak.site import Site, wait_until
+from tests.soak.site import Site
 
 # A record is made after its answer was sent, and the client's clock is read after that.
 _RECORDED_SECONDS = 0.1
@@ -177,12 +177,10 @@ async def run(site: Site, kills: int, per_second: float, seed: int) -> Report:
             nursery.start_soon(connect, token, agent)
             await trio.sleep(rng.uniform(0.05, 2.0))
             if kill == kills:
-                server.terminate()
-                await trio.to_thread.run_sync(server.wait)
+                await trio.to_thread.run_sync(server.stop)
                 break
             killed_at = _now()
-            server.kill()
-            await trio.to_thread.run_sync(server.wait)
+            await trio.to_thread.run_sync(server.kill)
             report.kills += 1
             if not path.exists():
                 continue  # killed before it had begun one
@@ -210,15 +208,12 @@ def _answered(load: Load, start: float, end: float) -> int:
     return sum(start <= at < end for at in load.answered)
 
 
-def serve(site: Site, number: int) -> subprocess.Popen[bytes]:
+def serve(site: Site, number: int) -> Program:
     """Start the server of this life, and wait until it serves."""
     log = site.folder / f"serve-{number}.log"
     command = (sys.executable, "-m", "tests.soak.history_server", str(site.config))
-    with log.open("w") as output:
-        server = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
-    site.stack.callback(server.wait)
-    site.stack.callback(server.kill)
-    wait_until("the server", lambda: "serving" in log.read_text() or server.poll() is not None)
+    server = Program(site.stack, log, *command).start()
+    server.says("serving")
     return server
 
 

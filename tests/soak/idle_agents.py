@@ -17,7 +17,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
-from tests.soak.fleet_site import FleetSite, cpu_seconds, resident_bytes, wait_until_up
+from tests.programs import cpu_seconds, resident_bytes
+from tests.soak.fleet_site import FleetSite, wait_until_up
 from tests.soak.site import raise_descriptor_limit
 
 _MOST_BYTES: Final = 40_000

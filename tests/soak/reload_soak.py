@@ -185,7 +185,7 @@ host_pattern = "{name.removeprefix("secure-")}.test"
             self.site.reload()
             await self.reloaded(number)
             await self.look(step)
-            self.memory.append(self.site.memory_bytes)
+            self.memory.append(self.site.server.memory_bytes)
             if number % 10 == 0:
                 await self.held.prove()
 

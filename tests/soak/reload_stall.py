@@ -9,7 +9,6 @@ each reload took less than a second, no request in one took 50 ms, and none fail
 
 import argparse
 import json
-import os
 import re
 import sys
 import tempfile
@@ -121,9 +120,9 @@ async def run(site: Site, targets: int, options: argparse.Namespace) -> dict[str
 
 async def watch(site: Site, activity: Callable[[], Awaitable[object]]) -> Window:
     """What happens while something is done."""
-    begun, before = trio.current_time(), cpu_seconds(site.server.pid)
+    begun, before = trio.current_time(), site.server.cpu_seconds
     await activity()
-    return Window(begun, trio.current_time(), cpu_seconds(site.server.pid) - before)
+    return Window(begun, trio.current_time(), site.server.cpu_seconds - before)
 
 
 async def reload(site: Site, step: int) -> None:
@@ -154,14 +153,8 @@ def report(site: Site, rate: Rate, quiet: Window, reloads: list[Window]) -> dict
         "wait_millis_without_reload": quiet.worst_millis(rate),
         "requests": rate.answered,
         "failures": rate.failures[:10],
-        "memory_bytes": site.memory_bytes,
+        "memory_bytes": site.server.memory_bytes,
     }
-
-
-def cpu_seconds(pid: int) -> float:
-    """What a process has used so far, and those of its children that have ended (proc(5), stat)."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
 
 
 if __name__ == "__main__":

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -205,12 +204,6 @@ async def origin(stream: trio.SocketStream) -> None:
             await stream.send_all(b"ok" * (size // 2))
 
 
-def cpu_seconds(pid: int) -> float:
-    """What a process has used."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
 @contextmanager
 def slow_process(port: int, count: int) -> Iterator[subprocess.Popen[str]]:
     """The slow clients, connected and at rest."""
@@ -244,12 +237,12 @@ async def run(site: Site, options: argparse.Namespace) -> dict[str, object]:
 
         await trio.to_thread.run_sync(start)
         await measure(site, port, options)  # warm
-        memory = site.memory_bytes
+        memory = site.server.memory_bytes
         slow = [slow_process(where, options.slow) for where in (at, port)]
         past, through = [await trio.to_thread.run_sync(one.__enter__) for one in slow]
         try:
             await trio.sleep(2)
-            each = (site.memory_bytes - memory) / options.slow
+            each = (site.server.memory_bytes - memory) / options.slow
             past.send_signal(signal.SIGUSR1)  # from here on one of the two rests
             rounds = [
                 await one_round(site, (past, through), port, options) for _ in range(options.rounds)
@@ -279,7 +272,7 @@ async def one_round(
 async def measure(site: Site, port: int, options: argparse.Namespace) -> dict[str, float]:
     """What ordinary clients wait, and the share of a core that the server takes meanwhile."""
     rate = Rate(port, [("direct.test", b"/"), ("agent.test", b"/")], options.rate, 8)
-    begun, cpu = trio.current_time(), cpu_seconds(site.server.pid)
+    begun, cpu = trio.current_time(), site.server.cpu_seconds
     async with trio.open_nursery() as nursery:
         nursery.start_soon(rate.run)
         await trio.sleep(options.seconds)
@@ -289,7 +282,7 @@ async def measure(site: Site, port: int, options: argparse.Namespace) -> dict[st
     taken = trio.current_time() - begun
     waits = sorted(wait for _, wait in rate.latencies)
     return {
-        "cpu": (cpu_seconds(site.server.pid) - cpu) / taken,
+        "cpu": (site.server.cpu_seconds - cpu) / taken,
         "p50": waits[len(waits) // 2],
         "p99": waits[len(waits) * 99 // 100],
         "requests": len(waits),

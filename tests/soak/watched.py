@@ -8,16 +8,13 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import sys
-import threading
-import time
 from pathlib import Path
 from types import FrameType
 
 import trio
 
-PATIENCE_SECONDS = 10.0
+from tests.programs import Program, wait_until
 
 
 def main() -> None:
@@ -42,18 +39,13 @@ def main() -> None:
     p2pstream()
 
 
-def held(process: subprocess.Popen[bytes], file: Path) -> dict[str, int]:
+def held(program: Program, file: Path) -> dict[str, int]:
     """What a watched process holds now."""
     file.unlink(missing_ok=True)
-    process.send_signal(signal.SIGUSR2)
-    pause = threading.Event()
-    end = time.monotonic() + PATIENCE_SECONDS
-    while time.monotonic() < end:
-        if file.exists():
-            found: dict[str, int] = json.loads(file.read_text())
-            return found
-        pause.wait(0.01)
-    raise SystemExit(f"process {process.pid} does not answer")
+    program.signal(signal.SIGUSR2)
+    wait_until(f"{program.log.name}: tells what it holds", file.exists)
+    found: dict[str, int] = json.loads(file.read_text())
+    return found
 
 
 if __name__ == "__main__":

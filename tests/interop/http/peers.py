@@ -13,8 +13,6 @@ import socket
 import ssl
 import subprocess
 import sys
-import threading
-from collections.abc import Callable
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,6 +22,7 @@ import pytest
 
 from p2pstream.net.ca import self_signed
 from tests.ports import free_port
+from tests.programs import Program, first_line, ours, wait_until
 
 HERE: Final = Path(__file__).parent
 CACHE: Final = HERE.parents[2] / ".cache" / "interop"
@@ -74,19 +73,6 @@ def build_go_origin() -> Path:
     return made
 
 
-def wait_until(what: str, condition: Callable[[], object]) -> None:
-    """Poll a condition of another process."""
-    pause = threading.Event()
-    for _ in range(int(PATIENCE / 0.02)):
-        try:
-            if condition():
-                return
-        except OSError:
-            pass
-        pause.wait(0.02)
-    raise AssertionError(f"{what}: not within {PATIENCE:g} s")
-
-
 def answers(port: int) -> bool:
     """Whether somebody listens. Error: `OSError` while nobody does."""
     socket.create_connection(("127.0.0.1", port), PATIENCE).close()
@@ -98,7 +84,6 @@ class Site:
 
     def __init__(self, stack: ExitStack, folder: Path) -> None:
         self._stack = stack
-        self._running: dict[str, subprocess.Popen[bytes]] = {}
         self.folder = folder
         self.missing: dict[str, str] = {}
         """Origins that are not there, and why."""
@@ -118,21 +103,14 @@ class Site:
                 self.ports[name] = 1
         self._serve()
 
-    def _start(self, name: str, *command: object, told: bool = False) -> int:
-        """Start a program; the port that it prints, if it does."""
-        log = self._stack.enter_context((self.folder / f"{name}.log").open("a"))
-        output = subprocess.PIPE if told else log
-        process = subprocess.Popen([str(word) for word in command], stdout=output, stderr=log)
-        self._stack.callback(process.wait)
-        self._stack.callback(process.kill)
-        self._running[name] = process
-        if process.stdout is None:
-            return 0
-        with process.stdout:
-            return int(process.stdout.readline())
+    def _start(self, name: str, *command: object) -> Program:
+        return Program(self._stack, self.folder / f"{name}.log", *command).start()
+
+    def _tells_port(self, name: str, *command: object) -> int:
+        return int(first_line(self._stack, *command, log=self.folder / f"{name}.log"))
 
     def _go(self) -> int:
-        return self._start("go", build_go_origin(), told=True)
+        return self._tells_port("go", build_go_origin())
 
     def _nginx(self) -> int:
         nginx = program("nginx")
@@ -156,24 +134,19 @@ class Site:
             import websockets  # noqa: F401 -- only whether it is there
         except ImportError:
             raise Missing("no websockets (PyPI)") from None
-        return self._start("ws", sys.executable, HERE / "ws_origin.py", told=True)
+        return self._tells_port("ws", sys.executable, HERE / "ws_origin.py")
 
     def _serve(self) -> None:
         self.certificate.write_bytes(self_signed("secure.test", datetime.now(UTC)).pem)
         config = self.folder / "p2pstream.toml"
         config.write_text(self._config())
-        ours = (sys.executable, "-m", "p2pstream")
-        create = ("agents", "create", "far", "--label", "site=far", "--json", "--config", config)
-        made = subprocess.run([*map(str, (*ours, *create))], capture_output=True, check=True)
-        self._start("serve", *ours, "serve", "--config", config)
-        self._says("serve", "serving")
-        self._start("agent", *ours, "agent", "--token", json.loads(made.stdout)["token"])
-        self._says("agent", "connected")
-
-    def _says(self, name: str, text: str) -> None:
-        log, process = self.folder / f"{name}.log", self._running[name]
-        wait_until(name, lambda: text in log.read_text() or process.poll() is not None)
-        assert text in log.read_text(), log.read_text()
+        create = ours(
+            "agents", "create", "far", "--label", "site=far", "--json", "--config", config
+        )
+        made = subprocess.run(create, capture_output=True, check=True)
+        token = json.loads(made.stdout)["token"]
+        self._start("serve", *ours("serve", "--config", config)).says("serving")
+        self._start("agent", *ours("agent", "--token", token)).says("connected")
 
     def _config(self) -> str:
         text = f"""

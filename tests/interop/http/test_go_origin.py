@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from tests.interop.http.peers import MEGABYTE, Raw, Site, wait_until
+from tests.interop.http.peers import MEGABYTE, Raw, Site
+from tests.programs import wait_until
 
 NAMES = count()
 

@@ -21,7 +21,8 @@ import h11
 import pytest
 
 from tests.interop.http.corpus import ANSWERS, Case, Maker
-from tests.interop.http.peers import PATIENCE, Raw, Site, wait_until
+from tests.interop.http.peers import PATIENCE, Raw, Site
+from tests.programs import wait_until
 
 Seen = tuple[str, str, int]
 """(method, target, bytes of body)."""
