@@ -36,6 +36,16 @@ def bare(error: _E) -> _E:
     return error.with_traceback(None)
 
 
+def taken(errors: list[_E]) -> _E:
+    """The first of them, to be raised; the list is emptied.
+
+    For the frame that raises it has the list, and an error has its frames: see `bare`.
+    """
+    first = errors[0]
+    errors.clear()
+    return first
+
+
 # --- the ending of one request -------------------------------------------------------------
 
 

@@ -28,6 +28,7 @@ from p2pstream.errors import (
     PeerGone,
     StreamError,
     bare,
+    taken,
 )
 from p2pstream.net.dial import connect, connect_first, is_literal, resolve
 from p2pstream.net.reactor import current_reactor
@@ -214,5 +215,4 @@ async def _relay(stream: TunnelStream, origin: Stream) -> None:
     finally:
         stream.waits.watcher = None
     if failures:
-        del failures[1:]
-        raise failures.pop()  # so that it and this frame do not keep each other
+        raise taken(failures)

@@ -27,6 +27,7 @@ from p2pstream.errors import (
     StreamError,
     TunnelLost,
     UpstreamClosed,
+    taken,
 )
 from p2pstream.policy.forward import (
     forwarded_trailers,
@@ -212,8 +213,7 @@ async def _with_upload(
             faults.append(fault)
         nursery.cancel_scope.cancel()
     if faults:
-        del faults[1:]
-        raise faults.pop()  # so that it and this frame do not keep each other
+        raise taken(faults)
     return reusable and sent
 
 

@@ -45,6 +45,7 @@ from p2pstream.policy.decide import Choice
 from p2pstream.proxy.server import ProxyServer
 from p2pstream.proxy.upstream import Upstreams
 from p2pstream.snapshot import TargetPlan, compile_snapshot
+from p2pstream.wire.http1.head import Fields, parse_fields
 
 PATIENCE = 5.0
 DATE = "Thu, 01 Jan 1970 00:00:00 GMT"
@@ -515,6 +516,15 @@ class InARow:
     def add(self, count: int = 1) -> None:
         self._now += count
         self.most = max(self.most, self._now)
+
+    def heads(self, monkeypatch: pytest.MonkeyPatch, module: str) -> None:
+        """Count the heads that a module of ours understands."""
+
+        def counted(block: bytes) -> Fields:
+            self.add()
+            return parse_fields(block)
+
+        monkeypatch.setattr(f"p2pstream.{module}.parse_fields", counted)
 
     async def others(self) -> None:
         while True:

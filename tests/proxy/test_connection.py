@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
-from p2pstream.wire.http1.head import Fields, parse_fields
-
 if TYPE_CHECKING:
     from tests.proxy.conftest import InARow, Lab, Proxy
 
@@ -86,12 +84,7 @@ async def test_long_heads_let_others_have_their_turn(
     lab: Lab, in_a_row: InARow, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One of 64 KiB takes tens of milliseconds, and turns are counted by reads, sixteen of them."""
-
-    def counted(block: bytes) -> Fields:
-        in_a_row.add()
-        return parse_fields(block)
-
-    monkeypatch.setattr("p2pstream.proxy.connection.parse_fields", counted)
+    in_a_row.heads(monkeypatch, "proxy.connection")
     proxy = static(lab)
     client = await proxy.dial()
     requests = [f"{GET[:-2]}X-{n}: {'x' * 3000}\r\n\r\n" for n in range(200)]

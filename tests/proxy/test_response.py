@@ -8,10 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
-from p2pstream.wire.http1.head import Fields, parse_fields
-
 if TYPE_CHECKING:
-    from tests.proxy.conftest import InARow, Lab
+    from tests.proxy.conftest import InARow, Lab, Origin, Proxy, Wire
 
 GET = "GET / HTTP/1.1\r\nHost: app.example\r\n\r\n"
 UPGRADE = "GET /chat HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
@@ -255,12 +253,7 @@ async def test_interim_responses_let_others_have_their_turn(
     lab: Lab, in_a_row: InARow, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A hundred of 64 KiB may have come at once, each tens of milliseconds of work."""
-
-    def counted(block: bytes) -> Fields:
-        in_a_row.add()
-        return parse_fields(block)
-
-    monkeypatch.setattr("p2pstream.proxy.response.parse_fields", counted)
+    in_a_row.heads(monkeypatch, "proxy.response")
     origin = await lab.origin()
     proxy = lab.forward(origin)
     client = await proxy.dial()
@@ -302,6 +295,17 @@ async def test_heads_that_repeat_are_told_apart_from_others(lab: Lab) -> None:
 
 
 # --- upgrades -------------------------------------------------------------------------------
+
+
+async def switched(proxy: Proxy, origin: Origin) -> tuple[Wire, Wire]:
+    """Both ends of an upgraded connection: the client's, the origin's."""
+    client = await proxy.dial()
+    await client.send(UPGRADE)
+    upstream = await origin.accept()
+    await upstream.head()
+    await upstream.send(SWITCH)
+    await client.head()
+    return client, upstream
 
 
 async def test_an_upgrade_joins_both_ends(lab: Lab) -> None:
@@ -388,12 +392,7 @@ async def test_a_reset_after_the_upgrade_reaches_the_other_end(
 ) -> None:
     origin = await lab.origin()
     proxy = lab.forward(origin)
-    client = await proxy.dial()
-    await client.send(UPGRADE)
-    upstream = await origin.accept()
-    await upstream.head()
-    await upstream.send(SWITCH)
-    await client.head()
+    client, upstream = await switched(proxy, origin)
     one, other = (client, upstream) if who == "client" else (upstream, client)
     one.reset()
     await other.broken()
@@ -408,12 +407,7 @@ async def test_the_last_words_before_a_reset_arrive(lab: Lab, who: str, busy: bo
     origin = await lab.origin()
     proxy = lab.forward(origin)
     for _ in range(10):
-        client = await proxy.dial()
-        await client.send(UPGRADE)
-        upstream = await origin.accept()
-        await upstream.head()
-        await upstream.send(SWITCH)
-        await client.head()
+        client, upstream = await switched(proxy, origin)
         one, other = (client, upstream) if who == "client" else (upstream, client)
         if busy:  # until nothing more fits in between
             with trio.move_on_after(0.05):
@@ -430,12 +424,7 @@ async def test_an_upgraded_connection_may_idle(lab: Lab) -> None:
     proxy = lab.forward(origin)
     proxy.tune_listener(idle_timeout=0.01, header_timeout=0.01)
     proxy.tune_target(response_timeout=0.3)
-    client = await proxy.dial()
-    await client.send(UPGRADE)
-    upstream = await origin.accept()
-    await upstream.head()
-    await upstream.send(SWITCH)
-    await client.head()
+    client, upstream = await switched(proxy, origin)
     await client.silent()
     await trio.sleep(0.4)  # past every deadline there was, and two sweeps
     await client.send("ping")
